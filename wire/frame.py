@@ -1,0 +1,76 @@
+"""Frames: how a byte stream is cut.
+
+    0 length u32 (of the body)   4 type u8   5 hops u8   6 reserved u16 = 0   8 body …
+
+Type 0 is a packet (`wire.packet`); the others are control messages (`wire.control`). What a relay may change on the way, the number of
+hops, stands here and never in the packet, which is authenticated end to end.
+"""
+
+import struct
+from typing import Final, NamedTuple
+
+from wire.errors import FrameTooLarge, MalformedFrame
+
+HEADER: Final = struct.Struct("!IBBH")
+HEADER_SIZE: Final = HEADER.size
+MAX_BODY: Final = 1 << 20
+"""Bytes; a larger frame closes the link."""
+PACKET: Final = 0
+"""The frame type of packets."""
+MAX_HOPS: Final = 16
+"""More hops than any tree has: a packet beyond it runs in a circle and is dropped."""
+
+
+class Frame(NamedTuple):
+    """One frame. `body` is immutable and owned by the receiver."""
+
+    type: int
+    hops: int
+    body: bytes
+
+
+def encode_frame(kind: int, body: bytes, hops: int = 0) -> bytes:
+    """Header and body as they go out. Raises `FrameTooLarge` over `MAX_BODY`."""
+    if len(body) > MAX_BODY:
+        raise FrameTooLarge
+    return HEADER.pack(len(body), kind, hops, 0) + body
+
+
+class FrameDecoder:
+    """Cuts a stranger's bytes into frames, however they arrive.
+
+    Holds at most one incomplete frame, so at most `MAX_BODY` + header bytes (plus the read that is being fed).
+    """
+
+    __slots__ = ("_pending",)
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of the incomplete frame."""
+        return len(self._pending)
+
+    def feed_untrusted(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        """The frames that `data` completes, in order.
+
+        Raises `FrameTooLarge` or `MalformedFrame`; the decoder is of no use afterwards.
+        """
+        pending = self._pending
+        pending += data
+        frames: list[Frame] = []
+        offset, end = 0, len(pending)
+        while end - offset >= HEADER_SIZE:
+            length, kind, hops, reserved = HEADER.unpack_from(pending, offset)
+            if length > MAX_BODY:
+                raise FrameTooLarge
+            if reserved:
+                raise MalformedFrame
+            if end - offset < HEADER_SIZE + length:
+                break
+            start = offset + HEADER_SIZE
+            offset = start + length
+            frames.append(Frame(kind, hops, bytes(pending[start:offset])))
+        del pending[:offset]
+        return frames

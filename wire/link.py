@@ -1,0 +1,174 @@
+"""A link's life, without a socket: frames in and out, a table of what is legal when, keep-alive with `now`.
+
+    caller: OPENING ──Hello──▶ GREETING ──Welcome──▶ UP ──Error──▶ CLOSED
+    callee:          Hello               Welcome
+
+The caller speaks first. In GREETING the rest of a long have-vector passes (caller to callee). Anything that `LEGAL` does not list is
+`message-unexpected`. Keep-alive runs in every state: a ping when nothing was sent for a second, and a link on which nothing arrived for
+three seconds is `silent`; any byte that arrives counts, so a large frame on a slow line does not end it.
+
+Use: feed what the socket brought into `receive_untrusted`, hand messages to `send`, write what `data_to_send` returns, call `tick`
+no later than `deadline`.
+"""
+
+from enum import Enum
+from typing import Final
+
+from wire.control import (
+    Control,
+    Error,
+    Have,
+    Hello,
+    NodeHello,
+    NodeWelcome,
+    Ping,
+    Pong,
+    Welcome,
+    decode_control_untrusted,
+    encode_control,
+)
+from wire.errors import CloseReason, LinkClosed, LocalMisuse, UnexpectedMessage
+from wire.frame import PACKET, Frame, FrameDecoder
+
+PING_EVERY: Final = 1.0
+"""Seconds without anything sent before a ping goes out."""
+SILENT_AFTER: Final = 3.0
+"""Seconds without an inbound byte before a link counts as dead."""
+GREETING_WITHIN: Final = 10.0
+"""Seconds from the first byte to `Welcome`."""
+
+
+class Side(Enum):
+    CALLER = "caller"
+    CALLEE = "callee"
+
+
+class LinkState(Enum):
+    OPENING = "opening"
+    GREETING = "greeting"
+    UP = "up"
+    CLOSED = "closed"
+
+
+class _Kind(Enum):
+    HELLO = "hello"
+    WELCOME = "welcome"
+    HAVE = "have"
+    KEEP_ALIVE = "keep-alive"
+    ERROR = "error"
+    OTHER = "other"  # packets and every other message
+
+
+_KINDS: Final[dict[type[Control], _Kind]] = {
+    Hello: _Kind.HELLO,
+    NodeHello: _Kind.HELLO,
+    Welcome: _Kind.WELCOME,
+    NodeWelcome: _Kind.WELCOME,
+    Have: _Kind.HAVE,
+    Ping: _Kind.KEEP_ALIVE,
+    Pong: _Kind.KEEP_ALIVE,
+    Error: _Kind.ERROR,
+}
+
+_BY_CALLER: Final = {
+    (LinkState.OPENING, _Kind.HELLO): LinkState.GREETING,
+    (LinkState.GREETING, _Kind.HAVE): LinkState.GREETING,
+}
+_BY_CALLEE: Final = {(LinkState.GREETING, _Kind.WELCOME): LinkState.UP}
+_BY_BOTH: Final = {
+    (LinkState.OPENING, _Kind.KEEP_ALIVE): LinkState.OPENING,
+    (LinkState.GREETING, _Kind.KEEP_ALIVE): LinkState.GREETING,
+    (LinkState.UP, _Kind.KEEP_ALIVE): LinkState.UP,
+    (LinkState.UP, _Kind.HAVE): LinkState.UP,
+    (LinkState.UP, _Kind.OTHER): LinkState.UP,
+    (LinkState.OPENING, _Kind.ERROR): LinkState.CLOSED,
+    (LinkState.GREETING, _Kind.ERROR): LinkState.CLOSED,
+    (LinkState.UP, _Kind.ERROR): LinkState.CLOSED,
+}
+LEGAL: Final = {Side.CALLER: _BY_BOTH | _BY_CALLER, Side.CALLEE: _BY_BOTH | _BY_CALLEE}
+"""By the side that speaks: (state, kind) → state."""
+
+
+class Link:
+    """One side of one link. Not thread-safe; owned by its connection."""
+
+    __slots__ = ("_decoder", "_heard", "_opened", "_out", "_sent", "other", "rtt", "side", "state")
+
+    def __init__(self, side: Side, now: float) -> None:
+        self.side = side
+        self.other = Side.CALLEE if side is Side.CALLER else Side.CALLER
+        self.state = LinkState.OPENING
+        self.rtt: float | None = None  # seconds, of the last ping
+        self._decoder = FrameDecoder()
+        self._out: list[bytes] = []
+        self._opened = self._heard = self._sent = now
+
+    def send(self, message: Control, now: float) -> None:
+        """Queue a message. Raises `LocalMisuse` if it is not legal now."""
+        self._advance(self.side, _KINDS.get(type(message), _Kind.OTHER), LocalMisuse)
+        self._out.append(encode_control(message))
+        self._sent = now
+
+    def packet_sent(self, now: float) -> None:
+        """Something else was written to the stream: no ping is due for a while."""
+        self._sent = now
+
+    def data_to_send(self) -> bytes:
+        """Everything queued, once. Control messages are few and small: whoever owns the link writes them before packets."""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def receive_untrusted(self, data: bytes, now: float) -> list[Frame | Control]:
+        """What the peer's bytes mean: packets as frames, messages typed. Pings are answered here and not returned.
+
+        An `Error` is the last item there ever is: the peer has ended the link, and what stands before it in the list still counts.
+        Raises a `WireError`: the peer broke the protocol; say so with `refuse` and close.
+        """
+        if self.state is LinkState.CLOSED:
+            raise LocalMisuse("the link is closed")
+        self._heard = now
+        received: list[Frame | Control] = []
+        for frame in self._decoder.feed_untrusted(data):
+            if frame.type == PACKET:
+                self._advance(self.other, _Kind.OTHER, UnexpectedMessage)
+                received.append(frame)
+                continue
+            message = decode_control_untrusted(frame)
+            self._advance(self.other, _KINDS.get(type(message), _Kind.OTHER), UnexpectedMessage)
+            if isinstance(message, Ping):
+                self._out.append(encode_control(Pong(message.stamp)))
+            elif isinstance(message, Pong):
+                self.rtt = max(0.0, now - message.stamp / 1e6)
+            else:
+                received.append(message)
+                if self.state is LinkState.CLOSED:
+                    break  # an Error; whatever follows means nothing
+        return received
+
+    def tick(self, now: float) -> None:
+        """Keep-alive. Raises `LinkClosed` (silent, hello-timeout)."""
+        if now - self._heard >= SILENT_AFTER:
+            self.state = LinkState.CLOSED
+            raise LinkClosed(CloseReason.SILENT, remote=False)
+        if self.state is not LinkState.UP and now - self._opened >= GREETING_WITHIN:
+            self.state = LinkState.CLOSED
+            raise LinkClosed(CloseReason.HELLO_TIMEOUT, remote=False)
+        if now - self._sent >= PING_EVERY and self.state is not LinkState.CLOSED:
+            self.send(Ping(int(now * 1e6)), now)
+
+    def deadline(self) -> float:
+        """When `tick` has something to do."""
+        return min(self._heard + SILENT_AFTER, self._sent + PING_EVERY)
+
+    def refuse(self, reason: CloseReason, detail: str = "") -> None:
+        """Queue the error that ends this link; nothing else is legal afterwards."""
+        if self.state is not LinkState.CLOSED:
+            self._out.append(encode_control(Error(reason.value, detail[:512])))
+            self.state = LinkState.CLOSED
+
+    def _advance(self, speaker: Side, kind: _Kind, illegal: type[UnexpectedMessage] | type[LocalMisuse]) -> None:
+        after = LEGAL[speaker].get((self.state, kind))
+        if after is None:
+            raise illegal(f"{kind.value} while {self.state.value}")
+        self.state = after
