@@ -142,8 +142,8 @@ class Link:
                 self.rtt = max(0.0, now - message.stamp / 1e6)
             else:
                 received.append(message)
-                if self.state is LinkState.CLOSED:
-                    break  # an Error; whatever follows means nothing
+                if isinstance(message, Error):
+                    break  # whatever follows means nothing
         return received
 
     def tick(self, now: float) -> None:
