@@ -1,0 +1,264 @@
+"""The session log's entries: their bytes, their hash chain, their signatures. What they mean is `endpoint.state`'s business.
+
+    entry body   msgpack [index, previous hash, [kind, field, field, …]]
+    hash         SHA-256(framed("parley entry 1", body))
+    signature    Ed25519 over framed("parley entry 1", body)
+    on the wire  (channel 1)   0 u8 ‖ signature 64 ‖ body
+    heartbeat    (channel 1)   1 u8 ‖ signature 64 over framed("parley beat 1", body) ‖ body, body = msgpack of `Heartbeat`
+
+Entry 0 is `Open`; its previous hash is SHA-256(framed("parley log 1", session)), so no log continues another session's. Bytes are
+verified and hashed as they arrive and never encoded anew, so an implementation in another language need not agree on anything but
+msgpack.
+"""
+
+from hashlib import sha256
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from crypto.errors import CryptoError
+from crypto.signing import SigningKey, verify
+from crypto.suite import framed
+from endpoint.errors import ForgedEntry, MalformedEntry
+from wire.ids import SessionId
+
+U8 = Annotated[int, Meta(ge=0, le=0xFF)]
+U32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
+Id = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
+Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
+PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
+MemberName = Annotated[str, Meta(min_length=1, max_length=64)]
+Cut = tuple[Id, U8, Annotated[int, Meta(ge=-1)]]
+"""participant, channel, the last counter that the organizer had applied when a right ended."""
+Cuts = Annotated[list[Cut], Meta(max_length=4096)]
+
+ENTRY: Final = 0
+HEARTBEAT: Final = 1
+SIGNATURE_SIZE: Final = 64
+MAX_ENTRY: Final = 1 << 20
+"""Bytes of one entry: an admit of a thousand members has about 150 KB."""
+MAX_BATCH: Final = 1024
+"""Members in one admit."""
+
+
+class Member(Struct, frozen=True, array_like=True):
+    """A participant's full entry: what everyone knows of whoever may send to all."""
+
+    id: Id
+    role: U8
+    name: MemberName
+    signing_key: PublicKey
+    exchange_key: PublicKey
+
+
+class Open(Struct, frozen=True, array_like=True, tag=1):
+    session: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    meeting_key: PublicKey
+    organizer: Member
+    epoch: U32
+
+
+class Admit(Struct, frozen=True, array_like=True, tag=2):
+    """Newcomers, and the epoch that everyone ratchets to. Members who may send on no public stream stand in `others` by digest alone."""
+
+    members: Annotated[list[Member], Meta(max_length=MAX_BATCH)]
+    epoch: U32
+    others: U32 = 0
+    others_digest: Annotated[bytes, Meta(max_length=32)] = b""
+
+
+class Leave(Struct, frozen=True, array_like=True, tag=3):
+    """They said so, or were away for 120 s. The cuts are each leaver's last counters."""
+
+    participants: Annotated[list[Id], Meta(min_length=1, max_length=MAX_BATCH)]
+    cuts: Cuts
+
+
+class Dismiss(Struct, frozen=True, array_like=True, tag=4):
+    """Gone at once; knocking is on from here."""
+
+    participant: Id
+    cuts: Cuts
+
+
+class Presenter(Struct, frozen=True, array_like=True, tag=5):
+    """Who presents from here on; 0: nobody. Ends every control grant."""
+
+    participant: U32
+
+
+class Control(Struct, frozen=True, array_like=True, tag=6):
+    """Mouse and keyboard of the presenter's machine, lent to one participant; 0: taken back."""
+
+    participant: U32
+
+
+class Chat(Struct, frozen=True, array_like=True, tag=7):
+    """The right to chat to all: of one participant, or (participant 0) of everybody who has no setting of its own."""
+
+    participant: U32
+    allowed: bool
+    cuts: Cuts
+
+
+class Lock(Struct, frozen=True, array_like=True, tag=8):
+    locked: bool
+
+
+class Knock(Struct, frozen=True, array_like=True, tag=9):
+    """Whether a newcomer waits until the organizer lets it in."""
+
+    required: bool
+
+
+class Rename(Struct, frozen=True, array_like=True, tag=10):
+    participant: Id
+    name: MemberName
+
+
+class EpochEntry(Struct, frozen=True, array_like=True, tag=11):
+    """Commits a new group key, which each member has got alone: its digest chooses among those."""
+
+    epoch: U32
+    digest: Hash
+
+
+class HandOver(Struct, frozen=True, array_like=True, tag=12):
+    """From here on only the new organizer's key signs. `accept`: its signature over framed("parley accept 1", session, previous hash)."""
+
+    participant: Id
+    signing_key: PublicKey
+    exchange_key: PublicKey
+    accept: Signature
+    epoch: U32
+
+
+class Successors(Struct, frozen=True, array_like=True, tag=13):
+    """Who may take over, in this order, after 60 s without the organizer."""
+
+    participants: Annotated[list[Id], Meta(max_length=16)]
+
+
+class TakeOver(Struct, frozen=True, array_like=True, tag=14):
+    """Signed by the successor. The epoch's term is one higher."""
+
+    participant: Id
+    epoch: U32
+
+
+class Yield(Struct, frozen=True, array_like=True, tag=15):
+    """The former organizer has seen the take-over, of which this is the hash, and accepts it."""
+
+    take_over: Hash
+
+
+class End(Struct, frozen=True, array_like=True, tag=16):
+    pass
+
+
+Fields = (
+    Open
+    | Admit
+    | Leave
+    | Dismiss
+    | Presenter
+    | Control
+    | Chat
+    | Lock
+    | Knock
+    | Rename
+    | EpochEntry
+    | HandOver
+    | Successors
+    | TakeOver
+    | Yield
+    | End
+)
+
+
+class Entry(Struct, frozen=True, array_like=True):
+    index: U32
+    previous: Hash
+    fields: Fields
+
+
+class Heartbeat(Struct, frozen=True, array_like=True):
+    """The organizer lives: its head, its clock, the counters of public reliable streams that moved, who is away."""
+
+    index: U32
+    head: Hash
+    time_ms: Annotated[int, Meta(ge=0)]
+    counters: Cuts
+    away: Annotated[list[Id], Meta(max_length=4096)] = []
+
+
+class SignedEntry(Struct, frozen=True):
+    """An entry together with the bytes that were signed."""
+
+    entry: Entry
+    body: bytes
+    signature: bytes
+
+    @property
+    def hash(self) -> bytes:
+        return entry_hash(self.body)
+
+    @property
+    def wire(self) -> bytes:
+        return bytes((ENTRY,)) + self.signature + self.body
+
+
+_ENTRY_LABEL: Final = b"parley entry 1"
+_BEAT_LABEL: Final = b"parley beat 1"
+_decode_entry: Final = msgspec.msgpack.Decoder(Entry).decode
+_decode_heartbeat: Final = msgspec.msgpack.Decoder(Heartbeat).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def entry_hash(body: bytes) -> bytes:
+    return sha256(framed(_ENTRY_LABEL, body)).digest()
+
+
+def genesis(session: SessionId) -> bytes:
+    """What entry 0 names as its predecessor."""
+    return sha256(framed(b"parley log 1", session.to_bytes(8, "big"))).digest()
+
+
+def sign_entry(key: SigningKey, index: int, previous: bytes, fields: Fields) -> SignedEntry:
+    body = _encode(Entry(index, previous, fields))
+    return SignedEntry(Entry(index, previous, fields), body, key.sign(_ENTRY_LABEL, body))
+
+
+def sign_heartbeat(key: SigningKey, beat: Heartbeat) -> bytes:
+    """The heartbeat as it goes out on channel 1."""
+    body = _encode(beat)
+    return bytes((HEARTBEAT,)) + key.sign(_BEAT_LABEL, body) + body
+
+
+def parse_log_untrusted(content: bytes, author: bytes | None) -> SignedEntry | Heartbeat:
+    """What a message of channel 1 says, its signature checked against the author's Ed25519 key.
+
+    `author` None: the author's key is inside (entry 0, which the caller compares with the meeting key).
+    Raises `MalformedEntry`, `ForgedEntry`.
+    """
+    if not 1 + SIGNATURE_SIZE < len(content) <= MAX_ENTRY:
+        raise MalformedEntry
+    kind, signature, body = content[0], content[1 : 1 + SIGNATURE_SIZE], content[1 + SIGNATURE_SIZE :]
+    label = {ENTRY: _ENTRY_LABEL, HEARTBEAT: _BEAT_LABEL}.get(kind)
+    if label is None:
+        raise MalformedEntry
+    try:
+        parsed: Entry | Heartbeat = _decode_entry(body) if kind == ENTRY else _decode_heartbeat(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise MalformedEntry(str(error)[:200]) from None
+    if author is None:
+        if not (isinstance(parsed, Entry) and isinstance(parsed.fields, Open)):
+            raise ForgedEntry
+        author = parsed.fields.organizer.signing_key
+    try:
+        verify(author, signature, label, body)
+    except CryptoError:
+        raise ForgedEntry from None
+    return SignedEntry(parsed, body, signature) if isinstance(parsed, Entry) else parsed
