@@ -1,0 +1,138 @@
+"""What a session tells the program that holds it. Frozen facts, in the order in which they happened."""
+
+from dataclasses import dataclass, field
+
+from wire.ids import ParticipantId
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(Event):
+    """This side is in: the roster is known, chat may be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberJoined(Event):
+    participant: ParticipantId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft(Event):
+    participant: ParticipantId
+    name: str
+    dismissed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PresenterChanged(Event):
+    """`participant` 0: nobody presents now."""
+
+    participant: ParticipantId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReceived(Event):
+    """A line of chat to all; our own ones too, when the relay has taken them. `counter` counts the sender's lines without a gap."""
+
+    participant: ParticipantId
+    name: str
+    text: str
+    time_ms: int
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRightChanged(Event):
+    """`participant` 0: of everybody without a setting of its own."""
+
+    participant: ParticipantId
+    allowed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanged(Event):
+    """Who has no link at this moment, by the organizer's word."""
+
+    away: frozenset[ParticipantId]
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenMessage(Event):
+    """One authentic message of the presenter's screen: `snapshot`, or an update with its `kind`."""
+
+    participant: ParticipantId
+    snapshot: bool
+    content: bytes = field(repr=False)
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenGap(Event):
+    """Updates were skipped: a snapshot is needed."""
+
+    participant: ParticipantId
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotWanted(Event):
+    """Somebody (a relay says) lacks our screen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish(Event):
+    """To the organizer: a member asks for something that the organizer's person decides."""
+
+    participant: ParticipantId
+    name: str
+    verb: str
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRefused(Event):
+    """To the organizer: somebody with a valid ticket did not get in."""
+
+    participant: ParticipantId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged(Event):
+    """Our own link to a relay. `node` empty: none at this moment; it is tried again by itself."""
+
+    node: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(Event):
+    """Something was refused by name, and nothing else happened. `participant` 0: its sender is not certain."""
+
+    name: str
+    sentence: str
+    participant: ParticipantId
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizerMissing(Event):
+    """No heartbeat, or an old one, for 15 s: organizer unreachable, or withheld. `missing` False: it is back."""
+
+    missing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded(Event):
+    """The organizer ended the session: the signed last entry is applied, the keys are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed(Event):
+    """This side is no member any more: `left`, `dismissed`, or the reason for which the link was refused for good."""
+
+    reason: str
+    sentence: str

@@ -1,0 +1,177 @@
+"""What members say inside sealed packets, and the four messages of a join. Typed msgpack arrays with limits.
+
+    channel 0, organizer → member     GroupKey · LogSnapshot · Refusal
+    channel 0, member → organizer     Started · Resync · Request
+    channels 2, 3                     ChatLine
+    channel 5                         kind u8 (`ScreenKind`) ‖ the codec's update
+
+A join's messages go in clear packets (flag CLEAR), counter = 4·try + message number: see `endpoint.handshake`.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from endpoint.errors import MalformedContent, MalformedHandshake
+from endpoint.log import U8, U32, Cuts, Hash, PublicKey, Signature
+
+MAX_TEXT: Final = 4000
+"""Characters of a chat line."""
+Proof = Annotated[bytes, Meta(min_length=32, max_length=32)]
+SrpValue = Annotated[bytes, Meta(min_length=384, max_length=384)]
+Nonce = Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+
+class Hello1(Struct, frozen=True, array_like=True, tag=1):
+    """guest → organizer: who would join, under which keys."""
+
+    version: U8
+    session: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    participant: U32
+    role: U8
+    public: SrpValue  # A
+    signing_key: PublicKey
+    exchange_key: PublicKey
+    nonce: Nonce
+
+
+class Offer2(Struct, frozen=True, array_like=True, tag=2):
+    """organizer → guest."""
+
+    salt: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    public: SrpValue  # B
+    signing_key: PublicKey
+    exchange_key: PublicKey
+    nonce: Nonce
+
+
+class Proof3(Struct, frozen=True, array_like=True, tag=3):
+    """guest → organizer: M1, and the display name sealed under a key of its own."""
+
+    proof: Proof
+    name: Annotated[bytes, Meta(min_length=21, max_length=320)]
+
+
+class Proof4(Struct, frozen=True, array_like=True, tag=4):
+    """organizer → guest: M2; the hand-overs since the meeting key (entries as on channel 1); the current organizer's signature over
+    framed("parley host 1", TH, M1, M2)."""
+
+    proof: Proof
+    chain: Annotated[list[Annotated[bytes, Meta(max_length=1024)]], Meta(max_length=32)]
+    signature: Signature
+
+
+class Refused4(Struct, frozen=True, array_like=True, tag=5):
+    """organizer → guest, instead of message 2 or 4: `wrong-secret`, `join-busy`, `turned-away`. Not authentic: a hint for the person."""
+
+    reason: Annotated[str, Meta(max_length=32)]
+
+
+Handshake = Hello1 | Offer2 | Proof3 | Proof4 | Refused4
+
+
+class GroupKey(Struct, frozen=True, array_like=True, tag=1):
+    """The key of an epoch, and the organizer's head when it was wrapped. Wrapped by being an ordinary packet of channel 0."""
+
+    epoch: U32
+    index: U32
+    head: Hash
+    key: Annotated[bytes, Meta(min_length=16, max_length=16)]
+
+    def __repr__(self) -> str:
+        return f"GroupKey(epoch={self.epoch}, index={self.index})"
+
+
+class LogSnapshot(Struct, frozen=True, array_like=True, tag=2):
+    """{state at log index n, `start`: the counter applied at n of each public reliable stream}, signed over framed("parley snap 1",
+    session, state, start): a newcomer's beginning, and a resync."""
+
+    state: bytes  # msgpack of `endpoint.state.Snapshot`
+    start: bytes  # msgpack of `Cuts`: [participant, channel, counter]
+    signature: Signature
+
+
+class Started(Struct, frozen=True, array_like=True, tag=3):
+    """member → organizer: the snapshot is applied; message 4 need not be repeated any more."""
+
+
+class Resync(Struct, frozen=True, array_like=True, tag=4):
+    """member → organizer: group key and log snapshot again."""
+
+
+class Verb(IntEnum):
+    LEAVE = 1
+    PRESENT = 2  # the sender, or (participant not 0) the presenter's choice
+    CONTROL = 3  # the presenter lends its hands to `participant`, or takes them back (0)
+    ASK_PRESENT = 4
+    ASK_CONTROL = 5
+    RAISE_HAND = 6
+    RENAME = 7  # to `text`
+
+
+class Request(Struct, frozen=True, array_like=True, tag=5):
+    """member → organizer: a wish, authentic by the pair's key. `cuts`: a leaver's last counters."""
+
+    verb: U8
+    participant: U32 = 0
+    text: Annotated[str, Meta(max_length=256)] = ""
+    cuts: Cuts = []
+
+
+KeyMessage = GroupKey | LogSnapshot | Started | Resync | Request
+
+
+class ChatLine(Struct, frozen=True, array_like=True):
+    text: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+    time_ms: Annotated[int, Meta(ge=0)]  # the sender's clock, Unix
+
+
+class ScreenKind(IntEnum):
+    """The first byte of a channel-5 message."""
+
+    UPDATE = 0
+    PAUSED = 1
+    RESUMED = 2  # a snapshot follows
+    STOPPED = 3
+
+
+encode: Final = msgspec.msgpack.Encoder().encode
+_handshake: Final = msgspec.msgpack.Decoder(Handshake)
+_key: Final = msgspec.msgpack.Decoder(KeyMessage)
+_chat: Final = msgspec.msgpack.Decoder(ChatLine)
+_cuts: Final = msgspec.msgpack.Decoder(Cuts)
+_REFUSED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
+
+
+def parse_handshake_untrusted(body: bytes) -> Handshake:
+    """Raises MalformedHandshake."""
+    try:
+        return _handshake.decode(body)
+    except _REFUSED:
+        raise MalformedHandshake from None
+
+
+def parse_key_message_untrusted(content: bytes) -> KeyMessage:
+    """Raises MalformedContent."""
+    try:
+        return _key.decode(content)
+    except _REFUSED:
+        raise MalformedContent from None
+
+
+def parse_chat_untrusted(content: bytes) -> ChatLine:
+    """Raises MalformedContent."""
+    try:
+        return _chat.decode(content)
+    except _REFUSED:
+        raise MalformedContent from None
+
+
+def parse_cuts_untrusted(content: bytes) -> Cuts:
+    """Raises MalformedContent."""
+    try:
+        return _cuts.decode(content)
+    except _REFUSED:
+        raise MalformedContent from None
