@@ -138,8 +138,8 @@ class ScreenKind(IntEnum):
 
 
 encode: Final = msgspec.msgpack.Encoder().encode
-_handshake: Final = msgspec.msgpack.Decoder(Handshake)
-_key: Final = msgspec.msgpack.Decoder(KeyMessage)
+_handshake: Final[msgspec.msgpack.Decoder[Handshake]] = msgspec.msgpack.Decoder(Handshake)
+_key: Final[msgspec.msgpack.Decoder[KeyMessage]] = msgspec.msgpack.Decoder(KeyMessage)
 _chat: Final = msgspec.msgpack.Decoder(ChatLine)
 _cuts: Final = msgspec.msgpack.Decoder(Cuts)
 _REFUSED: Final = (msgspec.MsgspecError, RecursionError, ValueError)

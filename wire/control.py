@@ -1,7 +1,7 @@
 """Control messages: everything that travels beside packets, each a frozen typed message with its limits.
 
     endpoint → relay     Hello (Have …) · Have · Want · Admitted · Office · Revoke · End
-    relay → endpoint     Welcome · Taken · Want · Presence · Lost
+    relay → endpoint     Welcome · Taken · Want · Office · Presence · Lost
     node ↔ node          NodeHello, NodeWelcome · Facts · NodeHave · NodeWant · NodePresence
     manager ↔ node       NodeHello, NodeWelcome · Membership · Facts, FactsAck · Load
     anybody              Ping · Pong · Error
@@ -74,6 +74,7 @@ class Welcome(Control, frozen=True, array_like=True):
     key_counter: Counter
     log_counter: Counter
     taken: Positions
+    office: U32 = 0  # who organizes, as far as the node knows: whom a guest addresses. The handshake proves it, not this.
     max_packet: U32 = MAX_PACKET
 
 
@@ -142,7 +143,8 @@ class Admitted(Control, frozen=True, array_like=True):
 
 
 class Office(Control, frozen=True, array_like=True):
-    """Said by the holder's link (or a listed successor's, after 60 s of silence): who may write channel 1."""
+    """Said by the holder's link (or a listed successor's, after 60 s of silence): who may write channel 1. A relay repeats it to every
+    endpoint when it changes, so that a guest in the middle of a join begins anew with the new organizer."""
 
     TYPE: ClassVar[int] = 11
     participant: U32
