@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from wire.errors import CloseReason, LocalMisuse, MalformedMessage, UnknownFrameType
+from wire.errors import CloseReason, FrameTooLarge, LocalMisuse, MalformedMessage, UnknownFrameType
 from wire.frame import Frame, encode_frame
 from wire.ids import RoleToken
 from wire.packet import MAX_PACKET
@@ -280,7 +280,7 @@ def encode_control(message: Control) -> bytes:
     """The message as a frame. Raises `LocalMisuse` if it does not fit its own limits' encoding."""
     try:
         return encode_frame(message.TYPE, _ENCODER.encode(message))
-    except (OverflowError, TypeError) as error:
+    except (OverflowError, TypeError, FrameTooLarge) as error:  # too large by our own doing: not the peer's blame
         raise LocalMisuse(f"{type(message).__name__} cannot be encoded") from error
 
 

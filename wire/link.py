@@ -92,21 +92,23 @@ LEGAL: Final = {Side.CALLER: _BY_BOTH | _BY_CALLER, Side.CALLEE: _BY_BOTH | _BY_
 class Link:
     """One side of one link. Not thread-safe; owned by its connection."""
 
-    __slots__ = ("_decoder", "_heard", "_opened", "_out", "_sent", "other", "rtt", "side", "state")
+    __slots__ = ("_decoder", "_heard", "_opened", "_out", "_pong", "_sent", "other", "owed", "rtt", "side", "state")
 
     def __init__(self, side: Side, now: float) -> None:
         self.side = side
         self.other = Side.CALLEE if side is Side.CALLER else Side.CALLER
         self.state = LinkState.OPENING
         self.rtt: float | None = None  # seconds, of the last ping
+        self.owed = 0  # bytes queued and not yet taken by `data_to_send`; its bound is the owner's business
         self._decoder = FrameDecoder()
         self._out: list[bytes] = []
+        self._pong: Pong | None = None  # the answer to the last ping alone: a flood of pings queues nothing
         self._opened = self._heard = self._sent = now
 
     def send(self, message: Control, now: float) -> None:
         """Queue a message. Raises `LocalMisuse` if it is not legal now."""
         self._advance(self.side, _KINDS.get(type(message), _Kind.OTHER), LocalMisuse)
-        self._out.append(encode_control(message))
+        self._queue(message)
         self._sent = now
 
     def packet_sent(self, now: float) -> None:
@@ -115,11 +117,15 @@ class Link:
 
     def data_to_send(self) -> bytes:
         """Everything queued, once. Control messages are few and small: whoever owns the link writes them before packets."""
+        if self._pong is not None:
+            pong, self._pong = self._pong, None
+            self._out.insert(0, encode_control(pong))
         data = b"".join(self._out)
         self._out.clear()
+        self.owed = 0
         return data
 
-    def receive_untrusted(self, data: bytes, now: float) -> list[Frame | Control]:
+    def receive_untrusted(self, data: bytes | bytearray, now: float) -> list[Frame | Control]:
         """What the peer's bytes mean: packets as frames, messages typed. Pings are answered here and not returned.
 
         An `Error` is the last item there ever is: the peer has ended the link, and what stands before it in the list still counts.
@@ -137,7 +143,7 @@ class Link:
             message = decode_control_untrusted(frame)
             self._advance(self.other, _KINDS.get(type(message), _Kind.OTHER), UnexpectedMessage)
             if isinstance(message, Ping):
-                self._out.append(encode_control(Pong(message.stamp)))
+                self._pong = Pong(message.stamp)
             elif isinstance(message, Pong):
                 self.rtt = max(0.0, now - message.stamp / 1e6)
             else:
@@ -145,6 +151,10 @@ class Link:
                 if isinstance(message, Error):
                     break  # whatever follows means nothing
         return received
+
+    def excuse_silence(self, now: float) -> None:
+        """This side does not read just now (back-pressure), so it cannot judge whether the other one is silent."""
+        self._heard = now
 
     def tick(self, now: float) -> None:
         """Keep-alive. Raises `LinkClosed` (silent, hello-timeout)."""
@@ -164,8 +174,13 @@ class Link:
     def refuse(self, reason: CloseReason, detail: str = "") -> None:
         """Queue the error that ends this link; nothing else is legal afterwards."""
         if self.state is not LinkState.CLOSED:
-            self._out.append(encode_control(Error(reason.value, detail[:512])))
+            self._queue(Error(reason.value, detail[:512]))
             self.state = LinkState.CLOSED
+
+    def _queue(self, message: Control) -> None:
+        data = encode_control(message)
+        self._out.append(data)
+        self.owed += len(data)
 
     def _advance(self, speaker: Side, kind: _Kind, illegal: type[UnexpectedMessage] | type[LocalMisuse]) -> None:
         after = LEGAL[speaker].get((self.state, kind))
