@@ -1,0 +1,167 @@
+"""An ASGI application behind the one TLS configuration, served by Hypercorn's connection handler.
+
+Python's own ssl module cannot restrict the suites of TLS 1.3, so Hypercorn gets neither listener nor context: `serve_tls` accepts, and each
+finished `TlsStream` is handed to `hypercorn.trio.tcp_server.TCPServer` (its version is pinned for that), which speaks HTTP/1.1 on it.
+
+The end is ours too. Hypercorn shields a send that does not get on from cancellation, so one client that has stopped reading could hold a
+server up for ever. Here idle connections end at once, running requests have a grace period, and then the sockets are closed under them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.logging import Logger
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
+from hypercorn.utils import wrap_app
+from OpenSSL import SSL
+
+from net.listener import Address, serve_tls
+from net.stream import TlsStream
+from net.tap import Tap
+
+GRACE: Final = 3.0
+"""Seconds that running requests have when the server stops."""
+KEEP_ALIVE: Final = 15
+"""Seconds that an idle connection is kept."""
+READ_WITHIN: Final = 60
+"""Seconds without a byte from a client before its connection ends, so also the longest that a request may be waited for."""
+MAX_WSGI_BODY: Final = 1 << 20
+
+log = structlog.get_logger()
+
+
+async def serve_asgi(
+    app: Any,
+    listeners: Sequence[trio.SocketListener],
+    context: SSL.Context,
+    *,
+    grace: float = GRACE,
+    tap: Tap | None = None,
+    task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled, then stop as described above. Starts with the real addresses, after the application's own start-up.
+
+    `context`: `server_context(identity, ask_peer=False, alpn=(HTTP,))`.
+    """
+    await _Server(app, grace).serve(listeners, context, tap, task_status)
+
+
+class _Server:
+    def __init__(self, app: Any, grace: float) -> None:
+        self._config = _configuration()
+        self._app = wrap_app(app, MAX_WSGI_BODY, "asgi")
+        self._context = WorkerContext(None)
+        self._state: LifespanState = {}
+        self._grace = grace
+        self._stopping = trio.Event()
+        self._all_gone = trio.Event()
+        self._streams: set[TlsStream] = set()
+
+    async def serve(
+        self,
+        listeners: Sequence[trio.SocketListener],
+        context: SSL.Context,
+        tap: Tap | None,
+        task_status: trio.TaskStatus[list[Address]],
+    ) -> None:
+        lifespan = Lifespan(self._app, self._config, self._state)
+        async with trio.open_nursery() as outer:
+            # the application's own life, and every connection, go on through the grace period: they are shielded until it is over
+            keeper: trio.Nursery = await outer.start(self._keep, lifespan)
+            try:
+                await serve_tls(listeners, context, self._handle, http=self._handle, tap=tap, handler_nursery=keeper, task_status=task_status)
+            finally:
+                self._stopping.set()
+
+    async def _keep(self, lifespan: Lifespan, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as life:
+                await life.start(lifespan.handle_lifespan)
+                await lifespan.wait_for_startup()
+                async with trio.open_nursery() as connections:
+                    task_status.started(connections)
+                    await self._stopping.wait()
+                    await self._context.terminated.set()
+                    await self._close_by_force_after_the_grace(connections)
+                await lifespan.wait_for_shutdown()
+                life.cancel_scope.cancel()
+
+    async def _close_by_force_after_the_grace(self, connections: trio.Nursery) -> None:
+        if self._streams:
+            with trio.move_on_after(self._grace):
+                await self._all_gone.wait()
+        for stream in tuple(self._streams):
+            log.warning("closed-by-force", remote=stream.remote_address)
+            stream.close_now()
+        connections.cancel_scope.cancel()
+
+    async def _handle(self, stream: TlsStream) -> None:
+        self._streams.add(stream)
+        state = cast("ConnectionState", self._state.copy())
+        try:
+            await TCPServer(self._app, self._config, self._context, state, cast("Any", _AsSslStream(stream))).run()
+        finally:
+            self._streams.discard(stream)
+            if not self._streams and self._stopping.is_set():
+                self._all_gone.set()
+
+
+class _AsSslStream:
+    """What `TCPServer` uses of a `trio.SSLStream`. The handshake is done already."""
+
+    def __init__(self, stream: TlsStream) -> None:
+        self.transport_stream = stream  # its `socket` is asked for both addresses
+        self.receive_some = stream.receive_some
+        self.send_all = stream.send_all
+        self.aclose = stream.aclose
+        self._alpn = stream.alpn
+
+    async def do_handshake(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def selected_alpn_protocol(self) -> str:
+        return self._alpn
+
+
+class _Logger(Logger):
+    """Hypercorn's words as events; no access log, since paths and addresses say who was where."""
+
+    def __init__(self, config: Config) -> None:
+        self._log = structlog.get_logger().bind(part="http")
+
+    async def access(self, *_: object) -> None:
+        pass
+
+    async def critical(self, message: str, *_: object, **__: object) -> None:
+        self._log.critical("http-server", message=message)
+
+    async def error(self, message: str, *_: object, **__: object) -> None:
+        self._log.error("http-server", message=message)
+
+    async def warning(self, message: str, *_: object, **__: object) -> None:
+        self._log.warning("http-server", message=message)
+
+    async def info(self, message: str, *_: object, **__: object) -> None:
+        self._log.info("http-server", message=message)
+
+    async def debug(self, message: str, *_: object, **__: object) -> None:
+        self._log.debug("http-server", message=message)
+
+    async def exception(self, message: str, *_: object, **__: object) -> None:
+        self._log.exception("http-server", message=message)
+
+
+def _configuration() -> Config:
+    config = Config()
+    config.logger_class = _Logger
+    config.include_server_header = False
+    config.graceful_timeout = GRACE
+    config.keep_alive_timeout = KEEP_ALIVE
+    config.read_timeout = READ_WITHIN
+    return config

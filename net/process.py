@@ -1,0 +1,94 @@
+"""What all programs share: logging, dying with their parent, and how a named error leaves a program.
+
+Exit codes: 0 done; 1 refused or failed by a named error, with one sentence on stderr; 2 wrong usage (click's own).
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import click
+import structlog
+import trio
+
+from wire.errors import ParleyError
+
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+
+def configure_logging(json: bool, level: int = logging.INFO) -> None:
+    """Events on stderr: JSON lines for a machine, else for a person. Tracebacks show no local variables, since those hold secrets."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([structlog.processors.format_exc_info] if json else []),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def die_with_parent() -> None:
+    """The kernel ends this process when the thread that started it ends, however that happens. Linux alone; elsewhere no effect.
+
+    Call it first thing. If the parent was gone before, `exit_with_parent` sees the closed pipe.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+async def exit_with_parent(scope: trio.CancelScope) -> None:
+    """Cancels the scope when standard input ends: the parent holds the other end of the pipe, so its death ends it too."""
+    descriptor = 0
+    while True:
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        except OSError:
+            await trio.lowlevel.checkpoint()  # a file or /dev/null: always readable, so epoll does not take it
+        if not os.read(descriptor, 4096):
+            scope.cancel()
+            return
+
+
+async def until_told_to_stop(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Returns at SIGINT or SIGTERM: the orderly end of a server."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            return
+
+
+def run(main: Callable[[], Awaitable[object]]) -> None:
+    """A command's async part. A named error becomes one sentence on stderr and exit code 1; Ctrl-C becomes exit code 130.
+
+    Several errors at once (an exception group) are told one a line. Anything else is a defect and keeps its traceback.
+    """
+    try:
+        trio.run(main)
+    except* ParleyError as group:
+        told = dict.fromkeys(str(error) for error in _leaves(group))
+        for sentence in told:
+            click.echo(f"parley: {sentence}", err=True)
+        sys.exit(1)
+    except* KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
