@@ -42,6 +42,7 @@ class PngViewer:
         self._picture: Picture | None = None  # the decoder's own, shown and not yet written
         self._news = trio.Event()
         self.written = 0
+        self.failed = 0
         self.trouble: ScreenError | None = None
 
     def show(self, picture: Picture, rects: Sequence[Rect]) -> None:
@@ -69,6 +70,7 @@ class PngViewer:
         try:
             await trio.to_thread.run_sync(_write_png, self._path, picture)
         except OSError as error:
+            self.failed += 1
             if self.trouble is None:
                 self.trouble = ScreenError(
                     "cannot-write-picture",
