@@ -84,7 +84,9 @@ class Message:
 class Roster(Protocol):
     """What opening needs to know of the session's state."""
 
-    index: int
+    @property
+    def index(self) -> int:
+        """Of the last entry applied."""
 
     def signing_key(self, sender: ParticipantId) -> bytes | None:
         """Ed25519, of a member or one that was; None: not on the roster."""
@@ -183,6 +185,10 @@ class Channels:
         that opens are passed over."""
         self._start = start
         self._elders = frozenset(members)
+        for stream, counter in start.items():
+            incoming = self._incoming.get(stream)
+            if incoming is not None and incoming.replay.last < counter:
+                del self._incoming[stream]  # a resync: what lies between is not coming any more
 
     def counter(self, stream: Stream) -> int:
         """The last counter of a stream that was accepted; -1: none."""

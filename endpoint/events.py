@@ -38,7 +38,7 @@ class PresenterChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ChatReceived(Event):
-    """A line of chat to all; our own ones too, when the relay has taken them. `counter` counts the sender's lines without a gap."""
+    """A line of chat to all; our own ones too, when they are sealed. `counter` counts the sender's lines without a gap."""
 
     participant: ParticipantId
     name: str

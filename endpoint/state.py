@@ -118,18 +118,23 @@ class State:
         entry = signed.entry
         if entry.index != self.index + 1 or entry.previous != self.head:
             raise BrokenChain(f"entry {entry.index} does not follow {self.index}")
-        if self.ended:
-            raise IllegalEntry("the session has ended")
-        rule = RULES.get(type(entry.fields))
-        if rule is None or (entry.index == 0) != isinstance(entry.fields, log.Open):
-            raise IllegalEntry(f"{type(entry.fields).__name__} is not legal here")
-        problem = rule.refuses(self, entry.fields)
+        problem = self.refuses(signed)
         if problem:
             raise IllegalEntry(problem)
         self.index = entry.index
         self.head = signed.hash
         self.heads.append(self.head)
-        rule.effect(self, entry.fields)
+        RULES[type(entry.fields)].effect(self, entry.fields)
+
+    def refuses(self, signed: SignedEntry) -> str:
+        """Why the next entry would be illegal; "" if it is not."""
+        entry = signed.entry
+        if self.ended:
+            return "the session has ended"
+        rule = RULES.get(type(entry.fields))
+        if rule is None or (entry.index == 0) != isinstance(entry.fields, log.Open):
+            return f"{type(entry.fields).__name__} is not legal here"
+        return rule.refuses(self, entry.fields)
 
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool:
         """Whether a packet counts: its sender's right at `index`, and the cuts since."""

@@ -1,0 +1,177 @@
+"""A guest: joins by SRP with the organizer, then is a member. Sans-IO.
+
+    PREPARING ─job─▶ ASKING (message 1) ──2──▶ PROVING ─job─▶ PROVEN (message 3) ──4──▶ KEYED ──group key, snapshot──▶ IN
+                        ▲                                                                │
+                        └──────────── another organizer, no answer for a while ◀─────────┘
+
+Messages 1 and 3 are repeated until they are answered: clear packets are not kept by relays, and the organizer may be away for a moment.
+"""
+
+from collections import deque
+from enum import Enum
+from typing import Final
+
+from crypto.errors import CryptoError
+from crypto.signing import ExchangeKey, SigningKey, fingerprint
+from endpoint import events
+from endpoint.errors import EndpointError, JoinBusy, JoinTimeout, MalformedHandshake, TurnedAway, WrongOrganizer, WrongSecret
+from endpoint.handshake import GuestSide, clear_packet, place
+from endpoint.job import Job
+from endpoint.member import Member
+from endpoint.messages import Refused4, Request, Started, Verb, encode, parse_handshake_untrusted
+from endpoint.ticket import Ticket
+from wire.control import Control, Have, Office
+from wire.ids import EVERYONE, Channel, ParticipantId
+from wire.packet import PacketHeader
+
+REPEAT_EVERY: Final = 2.0
+"""Seconds until an unanswered message goes out again."""
+JOIN_WITHIN: Final = 30.0
+"""Seconds from the first message, while a link is up, to the snapshot."""
+
+
+class Stage(Enum):
+    PREPARING = "preparing"
+    ASKING = "asking"
+    PROVING = "proving"
+    PROVEN = "proven"
+    KEYED = "keyed"
+    IN = "in"
+    FAILED = "failed"
+
+
+class Guest(Member):
+    """`failure` says why a join ended; `stage` where it stands."""
+
+    def __init__(self, ticket: Ticket, password: str, name: str, *, expected: str | None = None) -> None:
+        """`expected`: the fingerprint F of the link. Raises WrongOrganizer if the ticket names another key."""
+        super().__init__(ticket.session, ticket.participant, ticket.meeting_key, SigningKey.generate(), ExchangeKey.generate())
+        if expected is not None and fingerprint(ticket.meeting_key) != expected:
+            raise WrongOrganizer
+        self.stage = Stage.PREPARING
+        self.failure: EndpointError | None = None
+        self.jobs: deque[Job] = deque()
+        self._ticket = ticket
+        self._password = password
+        self._name = name
+        self._office = EVERYONE
+        self._try = -1
+        self._side = self._new_side()
+        self._repeat: bytes | None = None  # the packet that waits for its answer
+        self._repeat_at = 0.0
+        self._give_up_at: float | None = None
+
+    def _new_side(self) -> GuestSide:
+        return GuestSide(
+            self.session, self.me, self.state.organizer_key, self.signing, self.exchange, self._ticket.secret, self._password, self._name
+        )
+
+    def leave(self, now: float) -> None:
+        """Say goodbye, with our last counters, so that everyone ends with the same chat."""
+        if self.joined and not self.state.ended:
+            last = self.channels.last(Channel.CHAT) if self.may_seal else -1
+            self.request(Request(Verb.LEAVE, cuts=[(self.me, Channel.CHAT, last)]), now)
+
+    def control(self, message: Control, now: float) -> None:
+        """What the relay says beside packets."""
+        if isinstance(message, Office):
+            self.office(ParticipantId(message.participant), now)
+
+    def office(self, organizer: ParticipantId, now: float) -> None:
+        """Whom to ask, by the relay's word; the handshake proves it. A changed one means that the try starts anew, uncounted."""
+        if organizer in (EVERYONE, self.me) or self.joined or organizer == self._office:
+            return
+        self._office = organizer
+        self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._try += 1
+        self._side = self._new_side()
+        self._repeat = None
+        self.stage = Stage.PREPARING
+        side = self._side
+        if self._give_up_at is None:
+            self._give_up_at = now + JOIN_WITHIN
+        self.jobs.append(Job(side.begin, lambda body, then: self._sent(side, 1, body, Stage.ASKING, then), self._failed))
+
+    def _sent(self, side: GuestSide, number: int, body: bytes, stage: Stage, now: float) -> None:
+        if side is not self._side or self.stage is Stage.FAILED:
+            return  # a newer try has begun
+        self.stage = stage
+        self._repeat = clear_packet(self.session, self.me, self._office, number, self._try, body)
+        self._repeat_at = now + REPEAT_EVERY
+        self.out.append(self._repeat)
+
+    def _failed(self, error: Exception, now: float) -> None:
+        if self.stage in (Stage.IN, Stage.FAILED):
+            return
+        if isinstance(error, CryptoError):
+            error = MalformedHandshake(error.name)
+        if not isinstance(error, EndpointError):
+            raise error
+        self.failure = error
+        self.stage = Stage.FAILED
+        self._repeat = None
+        self.events.append(events.Removed(error.name, error.sentence))
+
+    def receive_clear_untrusted(self, header: PacketHeader, body: bytes, now: float) -> None:
+        attempt, number = place(header.counter)
+        if header.sender != self._office or attempt != self._try or self.joined:
+            self.dropped["handshake-late"] += 1
+            return
+        side = self._side
+        try:
+            message = parse_handshake_untrusted(body)
+            if isinstance(message, Refused4):
+                self._refused(message.reason, now)
+            elif number == 2 and self.stage is Stage.ASKING:
+                self.stage = Stage.PROVING
+                self._repeat = None
+                self.jobs.append(Job(lambda: side.prove(body), lambda sent, then: self._sent(side, 3, sent, Stage.PROVEN, then), self._failed))
+            elif number == 4 and self.stage is Stage.PROVEN:
+                kek = side.finish(body)
+                assert side.offer is not None
+                self.keyring.set_key_channel(header.sender, kek)
+                self._host = (header.sender, side.offer.signing_key)
+                self.stage = Stage.KEYED  # message 3 goes on until the snapshot is here: message 4's answer may be lost behind it
+            else:
+                self.dropped["handshake-late"] += 1
+        except MalformedHandshake as error:
+            self._drop(error)  # anybody on the way may have made it: it ends nothing
+        except EndpointError as error:
+            self._failed(error, now)
+
+    def _refused(self, reason: str, now: float) -> None:
+        """A hint that is not authentic. `join-busy` is tried again by itself."""
+        if self.stage in (Stage.KEYED, Stage.IN):
+            return
+        if reason == WrongSecret.name:
+            self._failed(WrongSecret(), now)
+        elif reason == TurnedAway.name:
+            self._failed(TurnedAway(), now)
+        elif reason == JoinBusy.name:
+            self._repeat_at = now + 2 * REPEAT_EVERY
+
+    def tick(self, now: float) -> None:
+        super().tick(now)
+        if self.stage in (Stage.IN, Stage.FAILED):
+            return
+        if self._give_up_at is not None and now >= self._give_up_at:
+            self._failed(JoinTimeout(), now)
+        elif self._repeat is not None and now >= self._repeat_at and self._linked:
+            self._repeat_at = now + REPEAT_EVERY
+            self.out.append(self._repeat)
+
+    def _adopted(self, first: bool, now: float) -> None:
+        """The snapshot is applied. A newcomer tells the relay where its streams start."""
+        if not first:
+            return
+        self.stage = Stage.IN
+        self._repeat = None
+        self._password = ""
+        self._host = None
+        parts = self.have.parts()
+        for number, part in enumerate(parts, 1):
+            self.out.append(Have(part, more=number < len(parts)))
+        self.out.extend(self.channels.seal(Channel.KEY, encode(Started()), self.state.organizer))
+        self.events.append(events.Joined())
