@@ -42,6 +42,13 @@ class _Stream:
         self._inner = hashlib.sha1(block.translate(_INNER_PAD), usedforsecurity=False)
         self._outer = hashlib.sha1(block.translate(_OUTER_PAD), usedforsecurity=False)
 
+    def _tag(self, body: bytes) -> bytes:
+        inner = self._inner.copy()
+        inner.update(body)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
+
 
 class Sealer(_Stream):
     """Seals one stream's packets. `last` is the last counter that was sealed, -1 before the first one.
@@ -77,11 +84,7 @@ class Sealer(_Stream):
         aes = self._aes
         aes.reset_nonce(self._salt + count + _FIRST_BLOCK)
         body = header + aes.update(plaintext)
-        inner = self._inner.copy()
-        inner.update(body)
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return body + outer.digest()
+        return body + self._tag(body)
 
     def close(self) -> None:
         """Seal nothing any more, and let go of the key."""
@@ -109,11 +112,7 @@ class Opener(_Stream):
         """Check the tag in constant time. Raises BadLength for less than header and tag, else BadTag. Changes no counter."""
         if len(packet) < _OVERHEAD:
             raise BadLength
-        inner = self._inner.copy()
-        inner.update(packet[:-TAG_SIZE])
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        if not hmac.compare_digest(outer.digest(), packet[-TAG_SIZE:]):
+        if not hmac.compare_digest(self._tag(packet[:-TAG_SIZE]), packet[-TAG_SIZE:]):
             raise BadTag
         self._verified = packet
 

@@ -115,14 +115,18 @@ def identity(session: int) -> str:
     return hashlib.sha256(framed(LABEL_SRP, *parts)).hexdigest()
 
 
+def normal_password(password: str) -> bytes:
+    """NFC in UTF-8, so that it does not matter how a keyboard composes a letter. Raises BadProof for what is no text."""
+    try:
+        return unicodedata.normalize("NFC", password).encode()
+    except UnicodeEncodeError:  # a lone surrogate: no keyboard types it, and it can match nothing
+        raise BadProof from None
+
+
 def _with_secrets(session: int, secret: bytes, password: str) -> Arithmetic:
     if len(secret) != SESSION_SECRET_SIZE:
         raise BadLength
-    try:
-        text = unicodedata.normalize("NFC", password).encode()
-    except UnicodeEncodeError:  # a lone surrogate: no keyboard types it, and it can match nothing
-        raise BadProof from None
-    return _arithmetic(identity(session), secret + text)
+    return _arithmetic(identity(session), secret + normal_password(password))
 
 
 def _public_from_untrusted(value: bytes) -> int:
