@@ -1,0 +1,154 @@
+"""`python -m manager` = `parley manager`: the command line, an edge alone."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import structlog
+import trio
+
+from manager import accounts
+from manager.api import create_app
+from manager.desk import Desk
+from manager.nodes import Nodes
+from manager.settings import Settings, load_settings
+from manager.store import Store
+from net.http import serve_asgi
+from net.listener import listen, serve_tls
+from net.pki import Identity, expiry_warning
+from net.process import configure_logging, die_with_parent, exit_with_parent, run, until_told_to_stop
+from net.tap import Tap
+from net.tls import FRAMES, HTTP, server_context
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+async def serve(settings: Settings, *, parent: bool = False, ready: Callable[[int, int], None] = lambda api, node: None) -> None:
+    """Run a manager until it is told to stop. `ready(api_port, node_port)`: it serves from now on. Raises a `ParleyError` at start."""
+    identity = Identity.in_directory(settings.identity)
+    warning = expiry_warning(identity.certificate, datetime.now(UTC))
+    if warning:
+        log.warning("certificate-expires", sentence=warning)
+    tap = None if settings.tap is None else Tap(settings.tap)
+    store = Store(settings.store)
+    try:
+        store.claim()
+        nodes = Nodes(identity.name, store, time.time)
+        app = create_app(Desk(store, nodes, settings, time.time))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(nodes.run)
+            callers = await listen(settings.api_host or None, settings.api_port)
+            relays = await listen(settings.node_host or None, settings.node_port)
+            node_context = server_context(identity, ask_peer=True, alpn=[FRAMES])
+            api_context = server_context(identity, ask_peer=False, alpn=[HTTP])
+            node_addresses = await nursery.start(partial(serve_tls, relays, node_context, nodes.serve, tap=tap))
+            api_addresses = await nursery.start(partial(serve_asgi, app, callers, api_context, tap=tap))
+            if parent:
+                nursery.start_soon(exit_with_parent, nursery.cancel_scope)
+            await nursery.start(_stop_when_told, nursery.cancel_scope)
+            log.info("manager-ready", api=api_addresses, nodes=node_addresses)
+            ready(api_addresses[0][1], node_addresses[0][1])
+    finally:
+        store.close()
+
+
+async def _stop_when_told(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    await until_told_to_stop(task_status)
+    log.info("manager-stopping")
+    scope.cancel()
+
+
+@click.group()
+def main() -> None:
+    """Accounts, meetings and tickets: the server that organizers and guests ask first."""
+
+
+_config = click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file with any of the settings; flags go before it."
+)
+_store = click.option("--store", help="SQLite file or database URL.")
+
+
+@main.command("serve")
+@_config
+@_store
+@click.option("--identity", help="Directory that `parley pki enrol` wrote for this manager.")
+@click.option("--api-host", help="Address of the HTTP API; an empty one is every address.")
+@click.option("--api-port", type=int, help="0 is a free port.")
+@click.option("--node-host", help="Address where relays call; an empty one is every address.")
+@click.option("--node-port", type=int, help="0 is a free port.")
+@click.option("--tap", help="Diagnostic: a directory for everything received, after TLS. It will hold tokens.")
+@click.option("--json", "as_json", is_flag=True, help="Say on stdout when the manager is ready, as one line of JSON.")
+@click.option("--log-json", is_flag=True, help="Log lines of JSON.")
+@click.option("--exit-with-parent", "parent", is_flag=True, help="Stop when standard input ends.")
+def serve_command(config: Path | None, as_json: bool, log_json: bool, parent: bool, **flags: Any) -> None:
+    """Serve the API and the relays until SIGINT or SIGTERM."""
+    if parent:
+        die_with_parent()
+    configure_logging(log_json, logging.INFO)
+
+    def ready(api_port: int, node_port: int) -> None:
+        if as_json:
+            click.echo(json.dumps({"event": "ready", "api_port": api_port, "node_port": node_port}))
+
+    async def begin() -> None:
+        await serve(load_settings(config, **flags), parent=parent, ready=ready)
+
+    run(begin)
+
+
+@main.command("add-organizer")
+@click.argument("name")
+@_config
+@_store
+@click.option("--json", "as_json", is_flag=True, help="Print name and key as one line of JSON.")
+def add_organizer(name: str, config: Path | None, store: str | None, as_json: bool) -> None:
+    """Make an organizer and print its API key, the only time that it is shown."""
+    key = accounts.key_text(_visit(config, store, lambda s: s.write_now(accounts.add_organizer, name, time.time())))
+    click.echo(json.dumps({"name": name, "key": key}) if as_json else key)
+
+
+@main.command("remove-organizer")
+@click.argument("name")
+@_config
+@_store
+def remove_organizer(name: str, config: Path | None, store: str | None) -> None:
+    """Make an organizer's API key worthless. The meetings stay; adding the name again makes a new key for them."""
+    _visit(config, store, lambda s: s.write_now(accounts.remove_organizer, name))
+
+
+@main.command("list-organizers")
+@_config
+@_store
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each.")
+def list_organizers(config: Path | None, store: str | None, as_json: bool) -> None:
+    """Show all organizers."""
+    for organizer in _visit(config, store, lambda s: s.read_now(accounts.list_organizers)):
+        entry = json.dumps({"name": organizer.name, "active": organizer.active})
+        click.echo(entry if as_json else f"{organizer.name}{'' if organizer.active else '  (removed)'}")
+
+
+def _visit(config: Path | None, location: str | None, rule: Callable[[Store], T]) -> T:
+    """One short visit to the store, beside a running manager or without one."""
+    found: list[T] = []
+
+    async def visit() -> None:
+        store = Store(load_settings(config, store=location).store)
+        try:
+            found.append(rule(store))
+        finally:
+            store.close()
+
+    run(visit)
+    return found[0]
+
+
+if __name__ == "__main__":
+    main(prog_name="parley manager")

@@ -1,0 +1,52 @@
+"""The store's history: Alembic revisions, run at every start.
+
+Each step is one transaction, SQLite included, so a kill in the middle leaves the step before it. Tables are rebuilt where SQLite cannot
+alter them (`render_as_batch`); foreign keys are off meanwhile and checked before the commit.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from manager.database import named_failures, open_engine
+from manager.errors import StoreCause, StoreUnavailable
+
+HERE: Final = Path(__file__).parent
+
+
+def config(db: Connection | None = None) -> Config:
+    """Alembic's settings; there is no ini file. `db`: the connection that `env.py` migrates."""
+    settings = Config()
+    settings.set_main_option("script_location", str(HERE).replace("%", "%%"))
+    settings.attributes["connection"] = db
+    return settings
+
+
+def upgrade(location: str) -> None:
+    """To the newest revision. Raises `StoreUnavailable` with the cause `too-new` for a database from the future."""
+    _migrate(location, lambda settings: command.upgrade(settings, "head"))
+
+
+def downgrade(location: str, revision: str) -> None:
+    """Back to a revision (`base`: empty)."""
+    _migrate(location, lambda settings: command.downgrade(settings, revision))
+
+
+def _migrate(location: str, step: Callable[[Config], None]) -> None:
+    engine = open_engine(location, foreign_keys=False)
+    try:
+        known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+        with named_failures(), engine.execution_options(parley_write=True).begin() as db:
+            if set(MigrationContext.configure(db).get_current_heads()) - known:
+                raise StoreUnavailable(StoreCause.TOO_NEW)
+            step(config(db))
+            if db.dialect.name == "sqlite" and db.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                raise StoreUnavailable(StoreCause.DAMAGED)
+    finally:
+        engine.dispose()

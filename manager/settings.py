@@ -1,0 +1,71 @@
+"""The manager's settings: one frozen struct, from flags and one TOML file. No cryptographic parameter is among them."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from manager.errors import SettingsMalformed
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[float, Meta(gt=0)]
+Burst = Annotated[float, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every field is a key of the TOML file; flags of `parley manager serve` go before it.
+
+    Rates are per second. A *stranger* has no invitation, or a wrong one; a *guest* has the right one, or typed the ID of an open meeting.
+    """
+
+    store: str = "manager.db"
+    """A SQLite file, or a SQLAlchemy URL of another database."""
+    identity: str = "pki/manager"
+    """The directory that `parley pki enrol` wrote for this manager."""
+    api_host: str = "127.0.0.1"
+    """Address of the HTTP API; "" is every address."""
+    api_port: Port = 8443
+    """0: a free port, named in the ready line."""
+    node_host: str = "127.0.0.1"
+    """Address where relays call; "" is every address."""
+    node_port: Port = 8300
+    stranger_rate: Positive = 0.2
+    """Wrong meeting IDs that one address may try."""
+    stranger_burst: Burst = 10
+    strangers_rate: Positive = 10
+    """Wrong meeting IDs that all strangers together may try."""
+    strangers_burst: Burst = 200
+    guest_rate: Positive = 20
+    """Tickets for one address."""
+    guest_burst: Burst = 200
+    guests_rate: Positive = 500
+    """Tickets for all together."""
+    guests_burst: Burst = 5_000
+    tap: str | None = None
+    """A directory for everything that is received, after TLS. A diagnostic; it holds tokens."""
+
+    def __repr__(self) -> str:
+        return "Settings(…)"  # a store's URL may hold a password
+
+
+def load_settings(path: Path | None, **flags: Any) -> Settings:
+    """The file's values, with the flags that are not None before them. Raises `SettingsMalformed`."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
+        except OSError as error:
+            raise SettingsMalformed(f"{path} cannot be read ({error.strerror})") from None
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise SettingsMalformed(f"{path} is no TOML file") from None
+    values |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        settings = msgspec.convert(values, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsMalformed(str(error)) from None
+    rates = [value for name, value in msgspec.structs.asdict(settings).items() if name.endswith(("_rate", "_burst"))]
+    if not all(math.isfinite(rate) for rate in rates):
+        raise SettingsMalformed("a rate is a finite number")
+    return settings

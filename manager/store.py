@@ -1,0 +1,225 @@
+"""The manager's tables, and short transactions over them.
+
+A *rule* is a plain function whose first argument is a database connection; `Store.read` and `Store.write` run one in a thread, each in
+one transaction, and nothing else of the manager touches the database. A write that has returned is on the disk. One writer at a time,
+in order of arrival (a limiter of its own, so that writers queue here and do not sleep in SQLite's busy handler); readers run beside it.
+
+What is kept of secrets, and why: of an organizer's API key the SHA-256 alone, since it is only ever compared; invitations in clear,
+since their organizer sees them again and they open nothing by themselves; role tokens and session secrets in clear while the session
+runs, since later tickets carry the secret and a relay that connects must be told every token, and erased when it ends.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+import structlog
+import trio
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from manager import migrations
+from manager.database import BUSY_SECONDS, READERS, named_failures, open_engine, sqlite_path
+from manager.errors import StoreInUse, StoreUnavailable
+from manager.hidden import Hidden
+
+log = structlog.get_logger()
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Unsigned64(TypeDecorator[int]):
+    """64 bits without a sign, as eight big-endian bytes: no database has such an integer."""
+
+    impl = LargeBinary(8)
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else value.to_bytes(8, "big")
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> int | None:
+        return None if value is None else int.from_bytes(value, "big")
+
+
+class HiddenBytes(TypeDecorator[Hidden]):
+    """Secret bytes: `Hidden` on this side."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Hidden | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else value.reveal()
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> Hidden | None:
+        return None if value is None else Hidden(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+organizers = Table(
+    "organizers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("key_digest", LargeBinary(32), unique=True),  # null: removed; the row stays for the meetings' sake
+    Column("created_at", Double, nullable=False),  # every time is in seconds since 1970, UTC
+)
+
+meetings = Table(
+    "meetings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),  # the meeting ID; may come back long after the end, hence no primary key
+    Column("number_held", Boolean, nullable=False),  # nobody else may have this number now
+    Column("organizer_id", ForeignKey("organizers.id"), nullable=False, index=True),
+    Column("title", String(200), nullable=False),
+    Column("meeting_key", LargeBinary(32), nullable=False),
+    Column("invite", HiddenBytes(8), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("ended_at", Double),
+    CheckConstraint("state IN ('scheduled', 'open', 'ended')", name="state"),
+    CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended"),
+    CheckConstraint("number BETWEEN 100000000 AND 999999999", name="number"),
+    Index("uq_meetings_number_held", "number", unique=True, sqlite_where=text("number_held"), postgresql_where=text("number_held")),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Unsigned64, primary_key=True),
+    Column("meeting_id", ForeignKey("meetings.id"), nullable=False),
+    Column("secret", HiddenBytes(32)),  # null: ended
+    Column("office", BigInteger, nullable=False),
+    Column("term", BigInteger, nullable=False),
+    Column("granted", Integer, nullable=False),  # how many grants there are
+    Column("primary_node", String(64), nullable=False),
+    Column("opened_at", Double, nullable=False),
+    Column("ended_at", Double, index=True),
+    CheckConstraint("(secret IS NULL) = (ended_at IS NOT NULL)", name="erased"),
+    Index("ix_sessions_meeting_id", "meeting_id"),
+    Index("uq_sessions_running", "meeting_id", unique=True, sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL")),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id"), primary_key=True),
+    Column("participant", BigInteger, primary_key=True, autoincrement=False),  # the key: never used twice in a session
+    Column("role", SmallInteger, nullable=False),
+    Column("token", HiddenBytes(8)),  # null: the session has ended, or the grant was revoked
+    Column("issued_at", Double, nullable=False),
+    Column("revoked_at", Double),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("info", LargeBinary, nullable=False),  # msgpack of wire.control.NodeInfo
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+
+class Store:
+    """One database. `location` is a path of a SQLite file or a SQLAlchemy URL.
+
+    Construction opens the file, with mode 0600, and brings its tables up to date. Raises `StoreUnavailable`.
+    """
+
+    def __init__(self, location: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        migrations.upgrade(location)
+        self.path = sqlite_path(location)
+        self.engine = open_engine(location, busy_seconds=busy_seconds)
+        self._writer = trio.CapacityLimiter(1 if self.path else 8)
+        self._readers = trio.CapacityLimiter(READERS)
+        self._lock: int | None = None
+
+    def close(self) -> None:
+        """Close every connection and give up the claim."""
+        self.engine.dispose()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def claim(self) -> None:
+        """Be the one manager that serves this file; the claim dies with the process, however that dies. Raises `StoreInUse`.
+
+        Waiting guests and connected relays are known to one process alone. (Short visits, such as `add-organizer`, need no claim.)
+        """
+        if self.path is None:
+            return
+        with named_failures():
+            self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreInUse from None
+
+    def read_now(self, rule: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the rule finds, in one transaction of this thread. Raises its refusals and `StoreUnavailable`."""
+        with named_failures(), self.engine.connect() as db:
+            return rule(db, *args, **kwargs)
+
+    def write_now(self, rule: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the rule does, in one transaction of this thread: all of it is on the disk at return, or nothing. Raises as `read_now`."""
+        with named_failures(), self.engine.execution_options(parley_write=True).begin() as db:
+            return rule(db, *args, **kwargs)
+
+    async def read(self, rule: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`read_now` in a thread."""
+        return await self._in_thread(lambda: self.read_now(rule, *args, **kwargs), self._readers)
+
+    async def write(self, rule: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`write_now` in a thread."""
+        return await self._in_thread(lambda: self.write_now(rule, *args, **kwargs), self._writer)
+
+    async def _in_thread(self, work: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+        try:
+            return await trio.to_thread.run_sync(work, limiter=limiter)
+        except StoreUnavailable as error:
+            log.warning("store-unavailable", cause=str(error.cause), sentence=error.detail)
+            raise
+
+
+def next_value(db: Connection, name: str) -> int:
+    """Count a counter up, from 1: it rises also across restarts."""
+    row = db.execute(counters.select().where(counters.c.name == name)).one_or_none()
+    value = 1 if row is None else int(row.value) + 1
+    if row is None:
+        db.execute(counters.insert().values(name=name, value=value))
+    else:
+        db.execute(counters.update().where(counters.c.name == name).values(value=value))
+    return value

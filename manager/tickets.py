@@ -1,0 +1,225 @@
+"""Tickets: sessions, participant IDs, role tokens; and the facts about them that relays are told. Rules over the store; no HTTP.
+
+Everything is drawn from the system's generator. A participant ID is the key of its grant's row, and rows stay, so none is used twice in
+a session. What ends, ends here first: the session's secret and every token are erased in the transaction that ends it, then the relays
+are told.
+
+The *office* is the participant who may write the session's log. Each organizer's ticket moves it, with a higher term: a restarted
+organizer comes as a new participant of the same session.
+"""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy.exc import IntegrityError
+
+from manager.accounts import Organizer
+from manager.errors import MeetingEnded, MeetingUnavailable, ParticipantUnknown, SessionFull, SessionUnknown
+from manager.hidden import SECRET_SIZE, Hidden
+from manager.meetings import Meeting, MeetingState, find_meeting, set_state
+from manager.store import grants, meetings, sessions
+from wire.control import MAX_ENTRIES, Facts, Grant
+from wire.ids import MeetingId, ParticipantId, Role, RoleToken, SessionId
+
+MAX_GRANTS: Final = 100_000
+"""Tickets of one session: a bound on what a flood of tickets can store."""
+TOLD_AFTER_END: Final = 86_400.0
+"""Seconds for which a relay that connects is told of an ended session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What an endpoint needs to join, but the relays' addresses. `told`: the facts that make it valid at a relay."""
+
+    meeting: MeetingId
+    title: str
+    meeting_key: bytes
+    session: SessionId = field(repr=False)
+    participant: ParticipantId
+    role: Role
+    token: RoleToken
+    secret: Hidden
+    told: Facts = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a relay's facts changed: `ended` names a session that is over since then."""
+
+    known: bool
+    ended: SessionId | None = field(default=None, repr=False)
+
+
+def draw_session_id() -> SessionId:
+    """64 bits, never 0."""
+    return SessionId(secrets.randbelow((1 << 64) - 1) + 1)
+
+
+def open_meeting(db: Connection, organizer: Organizer, number: MeetingId, session: SessionId, node: str, now: float) -> Ticket:
+    """The organizer's ticket. Opens the meeting with this new session ID on this node, or joins the session that runs.
+
+    Raises `MeetingUnavailable` (absent, or another organizer's), `MeetingEnded`, `SessionFull`.
+    """
+    meeting = find_meeting(db, number)
+    if meeting is None or meeting.organizer != organizer.id:
+        raise MeetingUnavailable
+    if meeting.state is MeetingState.ENDED:
+        raise MeetingEnded
+    if meeting.session is None:
+        db.execute(
+            sessions.insert().values(
+                id=session,
+                meeting_id=meeting.id,
+                secret=Hidden(secrets.token_bytes(SECRET_SIZE)),
+                office=0,
+                term=0,
+                granted=0,
+                primary_node=node,
+                opened_at=now,
+            )
+        )
+        set_state(db, meeting.id, MeetingState.OPEN, now)
+    else:
+        session = meeting.session
+    return _grant(db, meeting, session, Role.ORGANIZER, node, now)
+
+
+def admit_guest(db: Connection, meeting: Meeting, node: str, now: float) -> Ticket:
+    """An attendee's ticket for the session that ran when the meeting was looked up. Raises `MeetingUnavailable`, `SessionFull`."""
+    if meeting.session is None:
+        raise MeetingUnavailable
+    return _grant(db, meeting, meeting.session, Role.ATTENDEE, node, now)
+
+
+def _grant(db: Connection, meeting: Meeting, session: SessionId, role: Role, node: str, now: float) -> Ticket:
+    row = db.execute(select(sessions).where((sessions.c.id == session) & sessions.c.ended_at.is_(None)).with_for_update()).one_or_none()
+    if row is None:
+        raise MeetingUnavailable
+    if row.granted >= MAX_GRANTS:
+        raise SessionFull
+    token = RoleToken(secrets.token_bytes(RoleToken.SIZE))
+    participant = _new_participant(db, session, role, token, now)
+    changes: dict[str, object] = {"granted": row.granted + 1, "primary_node": node}
+    office, term = 0, 0
+    if role is Role.ORGANIZER:
+        office, term = participant, int(row.term) + 1
+        changes |= {"office": office, "term": term}
+    db.execute(sessions.update().where(sessions.c.id == session).values(changes))
+    told = Facts(0, session, grants=[Grant(participant, role.value, token.reveal())], office=office, term=term)
+    return Ticket(meeting.number, meeting.title, meeting.meeting_key, session, participant, role, token, row.secret, told)
+
+
+def _new_participant(db: Connection, session: SessionId, role: Role, token: RoleToken, now: float) -> ParticipantId:
+    """Draw until the store takes it: the key of the table is what keeps an ID from being used twice."""
+    while True:
+        participant = ParticipantId(secrets.randbelow(0xFFFF_FFFF) + 1)
+        try:
+            with db.begin_nested():
+                db.execute(
+                    grants.insert().values(
+                        session_id=session, participant=participant, role=role.value, token=Hidden(token.reveal()), issued_at=now
+                    )
+                )
+        except IntegrityError:
+            continue
+        return participant
+
+
+def end_session(db: Connection, organizer: Organizer, session: SessionId, now: float) -> bool:
+    """The organizer ends its session; False if it had ended already. Raises `SessionUnknown`."""
+    _own(db, organizer, session)
+    return _end(db, session, now)
+
+
+def revoke(db: Connection, organizer: Organizer, session: SessionId, participant: ParticipantId, now: float) -> Facts:
+    """A participant's token is worth nothing from now on; what to tell the relays. Raises `SessionUnknown`, `ParticipantUnknown`."""
+    if not _own(db, organizer, session):
+        raise SessionUnknown
+    known = (grants.c.session_id == session) & (grants.c.participant == participant)
+    if db.execute(select(grants.c.participant).where(known)).one_or_none() is None:
+        raise ParticipantUnknown
+    _revoke(db, session, [participant], now)
+    return Facts(0, session, revoked=[participant])
+
+
+def learn(db: Connection, facts: Facts, now: float) -> Learnt:
+    """Keep what a relay says: revoked participants, a moved office, the end. Facts about sessions that never were change nothing."""
+    session = SessionId(facts.session)
+    row = db.execute(select(sessions.c.term, sessions.c.ended_at).where(sessions.c.id == session).with_for_update()).one_or_none()
+    if row is None:
+        return Learnt(known=False)
+    if row.ended_at is not None:
+        return Learnt(known=True)
+    if facts.revoked:
+        _revoke(db, session, facts.revoked, now)
+    if facts.office and facts.term > row.term:
+        db.execute(sessions.update().where(sessions.c.id == session).values(office=facts.office, term=facts.term))
+    ended = facts.ended and _end(db, session, now)
+    return Learnt(known=True, ended=session if ended else None)
+
+
+def ended_facts(session: SessionId) -> Facts:
+    """What every relay is told at the end."""
+    return Facts(0, session, ended=True)
+
+
+def sessions_to_tell(db: Connection, now: float) -> tuple[list[SessionId], list[SessionId]]:
+    """The running sessions, and those that ended lately: what a relay that connects may not know."""
+    running = db.execute(select(sessions.c.id).where(sessions.c.ended_at.is_(None))).scalars()
+    ended = db.execute(select(sessions.c.id).where(sessions.c.ended_at > now - TOLD_AFTER_END)).scalars()
+    return list(running), list(ended)
+
+
+def facts_of(db: Connection, session: SessionId) -> list[Facts]:
+    """All that a relay must know of one session, in parts of at most `MAX_ENTRIES`."""
+    row = db.execute(select(sessions).where(sessions.c.id == session)).one_or_none()
+    if row is None:
+        return []
+    if row.ended_at is not None:
+        return [ended_facts(session)]
+    rows = db.execute(select(grants).where(grants.c.session_id == session).order_by(grants.c.participant)).all()
+    given = [Grant(r.participant, r.role, r.token.reveal()) for r in rows if r.revoked_at is None]
+    revoked = [int(r.participant) for r in rows if r.revoked_at is not None]
+    return [
+        Facts(
+            0,
+            session,
+            grants=given[at : at + MAX_ENTRIES],
+            revoked=revoked[at : at + MAX_ENTRIES],
+            office=row.office,
+            term=row.term,
+        )
+        for at in range(0, max(len(given), len(revoked), 1), MAX_ENTRIES)
+    ]
+
+
+def _own(db: Connection, organizer: Organizer, session: SessionId) -> bool:
+    """Whether the organizer's session runs. Raises `SessionUnknown` if it is not the organizer's."""
+    own = (sessions.c.id == session) & (meetings.c.organizer_id == organizer.id)
+    row = db.execute(select(sessions.c.ended_at).join(meetings, meetings.c.id == sessions.c.meeting_id).where(own)).one_or_none()
+    if row is None:
+        raise SessionUnknown
+    return row.ended_at is None
+
+
+def _end(db: Connection, session: SessionId, now: float) -> bool:
+    running = (sessions.c.id == session) & sessions.c.ended_at.is_(None)
+    meeting = db.execute(select(sessions.c.meeting_id).where(running)).scalar_one_or_none()
+    if meeting is None:
+        return False
+    db.execute(sessions.update().where(running).values(ended_at=now, secret=None))
+    _erase(db, grants.c.session_id == session)
+    set_state(db, meeting, MeetingState.ENDED, now)
+    return True
+
+
+def _revoke(db: Connection, session: SessionId, participants: Iterable[int], now: float) -> None:
+    chosen = (grants.c.session_id == session) & grants.c.participant.in_(list(participants)) & grants.c.revoked_at.is_(None)
+    db.execute(grants.update().where(chosen).values(revoked_at=now, token=None))
+
+
+def _erase(db: Connection, chosen: ColumnElement[bool]) -> None:
+    db.execute(grants.update().where(chosen).values(token=None))
