@@ -361,7 +361,7 @@ class Organizer(Member):
         self._leavers.clear()
         cuts: Cuts = []
         for participant, claimed in leavers.items():
-            applied = {channel: self._applied(participant, channel) for channel in (Channel.CHAT, Channel.FILE)}
+            applied: dict[int, int] = {channel: self._applied(participant, channel) for channel in (Channel.CHAT, Channel.FILE)}
             for _, channel, counter in claimed:
                 if channel in applied:  # its last lines may still be on their way here, but not many
                     applied[channel] = min(max(applied[channel], counter), applied[channel] + MAX_IN_FLIGHT)
