@@ -7,6 +7,7 @@ hops, stands here and never in the packet, which is authenticated end to end.
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from wire.errors import FrameTooLarge, MalformedFrame
@@ -52,25 +53,29 @@ class FrameDecoder:
         """Bytes of the incomplete frame."""
         return len(self._pending)
 
-    def feed_untrusted(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        """The frames that `data` completes, in order.
+    def feed_untrusted(self, data: bytes | bytearray | memoryview) -> Iterator[Frame]:
+        """The frames that `data` completes, in order, each cut when it is asked for: what stands before an error is delivered, however
+        the stream was cut.
 
-        Raises `FrameTooLarge` or `MalformedFrame`; the decoder is of no use afterwards.
+        The iterator raises `FrameTooLarge` or `MalformedFrame`; the decoder is of no use afterwards.
         """
+        self._pending += data
+        return self._cut()
+
+    def _cut(self) -> Iterator[Frame]:
         pending = self._pending
-        pending += data
-        frames: list[Frame] = []
         offset, end = 0, len(pending)
-        while end - offset >= HEADER_SIZE:
-            length, kind, hops, reserved = HEADER.unpack_from(pending, offset)
-            if length > MAX_BODY:
-                raise FrameTooLarge
-            if reserved:
-                raise MalformedFrame
-            if end - offset < HEADER_SIZE + length:
-                break
-            start = offset + HEADER_SIZE
-            offset = start + length
-            frames.append(Frame(kind, hops, bytes(pending[start:offset])))
-        del pending[:offset]
-        return frames
+        try:
+            while end - offset >= HEADER_SIZE:
+                length, kind, hops, reserved = HEADER.unpack_from(pending, offset)
+                if length > MAX_BODY:
+                    raise FrameTooLarge
+                if reserved:
+                    raise MalformedFrame
+                if end - offset < HEADER_SIZE + length:
+                    break
+                start = offset + HEADER_SIZE
+                offset = start + length
+                yield Frame(kind, hops, bytes(pending[start:offset]))
+        finally:
+            del pending[:offset]

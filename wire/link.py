@@ -7,10 +7,11 @@ The caller speaks first. In GREETING the rest of a long have-vector passes (call
 `message-unexpected`. Keep-alive runs in every state: a ping when nothing was sent for a second, and a link on which nothing arrived for
 three seconds is `silent`; any byte that arrives counts, so a large frame on a slow line does not end it.
 
-Use: feed what the socket brought into `receive_untrusted`, hand messages to `send`, write what `data_to_send` returns, call `tick`
-no later than `deadline`.
+Use: feed what the socket brought into `receive_untrusted` and take all that it gives, hand messages to `send`, write what `data_to_send`
+returns, call `tick` no later than `deadline`.
 """
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
@@ -125,20 +126,23 @@ class Link:
         self.owed = 0
         return data
 
-    def receive_untrusted(self, data: bytes | bytearray, now: float) -> list[Frame | Control]:
-        """What the peer's bytes mean: packets as frames, messages typed. Pings are answered here and not returned.
+    def receive_untrusted(self, data: bytes | bytearray, now: float) -> Iterator[Frame | Control]:
+        """What the peer's bytes mean, item by item as it is asked for: packets as frames, messages typed. Pings are answered here and not
+        returned. What stands before a violation is delivered, however the stream was cut.
 
-        An `Error` is the last item there ever is: the peer has ended the link, and what stands before it in the list still counts.
-        Raises a `WireError`: the peer broke the protocol; say so with `refuse` and close.
+        An `Error` is the last item there ever is: the peer has ended the link. The iterator raises a `WireError`: the peer broke the
+        protocol; say so with `refuse` and close.
         """
         if self.state is LinkState.CLOSED:
             raise LocalMisuse("the link is closed")
         self._heard = now
-        received: list[Frame | Control] = []
+        return self._items(data, now)
+
+    def _items(self, data: bytes | bytearray, now: float) -> Iterator[Frame | Control]:
         for frame in self._decoder.feed_untrusted(data):
             if frame.type == PACKET:
                 self._advance(self.other, _Kind.OTHER, UnexpectedMessage)
-                received.append(frame)
+                yield frame
                 continue
             message = decode_control_untrusted(frame)
             self._advance(self.other, _KINDS.get(type(message), _Kind.OTHER), UnexpectedMessage)
@@ -147,10 +151,9 @@ class Link:
             elif isinstance(message, Pong):
                 self.rtt = max(0.0, now - message.stamp / 1e6)
             else:
-                received.append(message)
+                yield message
                 if isinstance(message, Error):
-                    break  # whatever follows means nothing
-        return received
+                    return  # whatever follows means nothing
 
     def excuse_silence(self, now: float) -> None:
         """This side does not read just now (back-pressure), so it cannot judge whether the other one is silent."""
