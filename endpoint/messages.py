@@ -133,8 +133,9 @@ class ScreenKind(IntEnum):
 
     UPDATE = 0
     PAUSED = 1
-    RESUMED = 2  # a snapshot follows
+    RESUMED = 2
     STOPPED = 3
+    RESIZED = 4  # nothing continues: whoever watches wants the snapshot that follows
 
 
 encode: Final = msgspec.msgpack.Encoder().encode

@@ -41,7 +41,7 @@ from endpoint.messages import (
 )
 from endpoint.text import clean_name, distinct_name
 from endpoint.ticket import Ticket
-from wire.control import Admitted, Control, Office, Position, Presence, Revoke
+from wire.control import MAX_ENTRIES, Admitted, Control, Office, Position, Presence, Revoke
 from wire.have import HaveVector
 from wire.ids import EVERYONE, FIRST_EPOCH, Channel, ParticipantId, Role, Stream, next_epoch
 from wire.packet import RELIABLE_CHANNELS, PacketHeader
@@ -86,7 +86,6 @@ class Organizer(Member):
     def __init__(self, ticket: Ticket, key: SigningKey, verifier: Verifier, name: str, now: float) -> None:
         super().__init__(ticket.session, ticket.participant, key.public, key, ExchangeKey.generate())
         self.jobs: deque[Job] = deque()
-        self.admission_cpu: list[float] = []  # seconds of CPU, measured by whoever runs the jobs
         self._verifier = verifier
         self._handshakes: dict[ParticipantId, _Handshake] = {}
         self._computing = 0
@@ -104,7 +103,6 @@ class Organizer(Member):
         self.keyring.advance(FIRST_EPOCH, now)
         self.joined = True
         me = log.Member(self.me, Role.ORGANIZER, clean_name(name, "Organizer"), key.public, self.exchange.public)
-        self.out.append(Office(self.me, []))
         self._write(log.Open(self.session.to_bytes(8, "big"), key.public, me, FIRST_EPOCH), now)
         self.events.append(events.Joined())
 
@@ -137,6 +135,13 @@ class Organizer(Member):
         if self.state.ended:
             return
         self._write(log.End(), now)
+
+    def greet(self) -> None:
+        """A new link: say again what a relay must know and may have missed."""
+        self.out.append(Office(self.me, list(self.state.successors)))
+        members: list[int] = [member for member in self.state.members if member != self.me]
+        for at in range(0, len(members), MAX_ENTRIES):
+            self.out.append(Admitted(members[at : at + MAX_ENTRIES]))
 
     # packets
 

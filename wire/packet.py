@@ -20,8 +20,8 @@ VERSION_SUITE: Final = VERSION << 4 | SUITE
 HEADER: Final = struct.Struct("!BBBBQIIIQ")
 HEADER_SIZE: Final = HEADER.size
 TAG_SIZE: Final = 20
-MAX_PACKET: Final = 16 * 1024
-"""Bytes of a whole packet; senders cut longer messages."""
+MAX_PACKET: Final = 16 * 1024 - 8
+"""Bytes of a whole packet; senders cut longer messages. With its frame header it fills one TLS record and no more."""
 MAX_CONTENT: Final = MAX_PACKET - HEADER_SIZE - TAG_SIZE
 
 

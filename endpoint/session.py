@@ -1,0 +1,403 @@
+"""A running session: what a program holds in its hand. Joins a member's state machine to relays, threads and time.
+
+    async with Session.open(member, ticket, tls) as session:
+        await session.until_joined()
+        await session.chat("hello")
+        async for event in session.events(): …
+
+Its nursery owns three tasks: the link (dials the ticket's relays, stays with the one that answers, moves on when it is lost), the clock
+(`tick`), and one for each costly step, in a worker thread. Everything else is synchronous: whatever arrives runs through the member and
+out again before anything else happens.
+
+The session opens no listening port; it only dials.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+import trio
+from OpenSSL import SSL
+
+from endpoint.errors import Congested, EndpointError, JoinTimeout, NoRelay, NotAllowed, SessionOver
+from endpoint.events import Event, LinkChanged, Removed, ScreenGap, ScreenMessage, SnapshotWanted
+from endpoint.guest import Guest
+from endpoint.job import Job
+from endpoint.messages import ScreenKind
+from endpoint.organizer import Organizer
+from endpoint.outbox import Outbox
+from endpoint.state import State
+from endpoint.ticket import RelayAddress, Ticket
+from net.connection import Connection
+from net.dial import Unreachable, dial
+from net.tls import TlsRefused
+from wire.control import VERSION, Control, End, Have, Hello, Taken, Want, Welcome
+from wire.errors import SENTENCES, CloseReason, LinkClosed, UnexpectedMessage
+from wire.frame import Frame
+from wire.ids import ParticipantId, Role
+from wire.link import Side
+from wire.packet import Flag
+
+log = structlog.get_logger()
+
+MAX_EVENTS: Final = 4096
+"""Events that wait for a program that does not read them; more are counted in `missed`."""
+TICK: Final = 0.25
+FIRST_RETRY: Final = 0.1
+LONGEST_RETRY: Final = 2.0
+GOODBYE_WITHIN: Final = 3.0
+"""Seconds for what is still owed when leaving or ending."""
+REFUSALS: Final = 5
+"""Times in a row that all relays may refuse the ticket before it counts as dead: a relay that has just started may not know it yet."""
+THREADS: Final = 4
+_FINAL: Final = frozenset((CloseReason.REVOKED, CloseReason.ENDED, CloseReason.VERSION_UNSUPPORTED))
+
+
+class Session:
+    """One member's session. Made by `open`; its methods are called from the same trio run."""
+
+    def __init__(self, member: Guest | Organizer, ticket: Ticket, tls: SSL.Context) -> None:
+        self.member = member
+        self.ticket = ticket
+        self.missed = 0  # events that nobody read in time
+        self.admission_cpu = 0.0  # seconds of CPU that admitting guests has cost this side
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._tls = tls
+        self._outbox = Outbox()
+        self._connection: Connection | None = None
+        self._node = ""
+        self._up = False
+        self._sink, self._source = trio.open_memory_channel[Event](MAX_EVENTS)
+        self._listeners: list[Callable[[Event], None]] = []
+        self._changed = trio.Event()  # set, and replaced, whenever anything has happened
+        self._nursery: trio.Nursery | None = None
+        self._threads = trio.CapacityLimiter(THREADS)
+        self._closing = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, member: Guest | Organizer, ticket: Ticket, tls: SSL.Context) -> AsyncIterator["Session"]:
+        """Run the session while the block runs. Leaving the block leaves the session: a guest says goodbye, an organizer ends it."""
+        session = cls(member, ticket, tls)
+        async with trio.open_nursery() as nursery:
+            session._nursery = nursery
+            nursery.start_soon(session._keep_linked)
+            nursery.start_soon(session._keep_time)
+            session._settle()
+            try:
+                yield session
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_WITHIN):
+                    if isinstance(member, Organizer):
+                        await session.end()
+                    else:
+                        await session.leave()
+                nursery.cancel_scope.cancel()
+
+    # what a program asks and says
+
+    @property
+    def state(self) -> State:
+        """Who is here, who organizes, who presents: this member's copy of the truth."""
+        return self.member.state
+
+    @property
+    def me(self) -> ParticipantId:
+        return self.member.me
+
+    @property
+    def node(self) -> str:
+        """The relay of our link; "" while there is none."""
+        return self._node if self._up else ""
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will happen: ended, left, dismissed or refused for good."""
+        return self._closing or self.state.ended or (isinstance(self.member, Guest) and self.member.failure is not None)
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Call this for every event, at once and synchronously. For features; a program reads `events`."""
+        self._listeners.append(listener)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens, in order (screen messages excepted: those go to listeners alone)."""
+        async for event in self._source:
+            yield event
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds; it is asked again whenever something has happened."""
+        while not condition():
+            await self._changed.wait()
+
+    async def until_joined(self) -> None:
+        """Wait until this side is in. Raises the `JoinError` that says why it is not, `SessionOver`, `NoRelay`."""
+        await self.until(lambda: self.member.joined or self.over)
+        if isinstance(self.member, Guest) and self.member.failure is not None:
+            raise self.member.failure
+        if not self.member.joined:
+            raise SessionOver
+
+    async def chat(self, text: str) -> None:
+        """A line to all. Waits while the network takes less than is said. Raises TooLong, NotAllowed, SessionOver."""
+        await self.until(lambda: not self._outbox.congested or self.over)
+        while True:
+            try:
+                self.member.chat(text)
+            except Congested:
+                await self._changed.wait()
+                continue
+            break
+        self._settle()
+        await trio.lowlevel.checkpoint()
+
+    async def leave(self) -> None:
+        """Say goodbye, after everything said before has been taken; bounded in time."""
+        if isinstance(self.member, Guest) and self.member.joined and not self.over:
+            with trio.move_on_after(GOODBYE_WITHIN / 2):
+                await self.until(lambda: not self._outbox.kept_bytes or self.over)
+            with trio.move_on_after(GOODBYE_WITHIN / 2):
+                if not self.over:
+                    self.member.leave(trio.current_time())
+                    self._settle()
+                    await self.until(lambda: (self._up and not self._outbox.kept_bytes) or self.over)
+        self._close(CloseReason.LEFT)
+
+    async def end(self) -> None:
+        """The organizer ends the session: the signed last entry, then the relays are told. Raises NotAllowed for others."""
+        if not isinstance(self.member, Organizer):
+            raise NotAllowed("Only the organizer ends a session.")
+        if not self._closing:
+            self.member.end(trio.current_time())
+            self._settle()
+            with trio.move_on_after(GOODBYE_WITHIN / 2):
+                await self.until(lambda: (self._up and not self._outbox.kept_bytes) or self._closing)
+            if self._connection is not None and self._up:
+                self._connection.send(End())
+                with trio.move_on_after(GOODBYE_WITHIN / 3):
+                    await self.until(lambda: not self._up)
+        self._close(CloseReason.ENDED)
+
+    def act(self, deed: Callable[[Organizer, float], None]) -> None:
+        """An act of the organizer, `session.act(lambda o, now: o.appoint(ana, now))`. Raises NotAllowed, IllegalEntry."""
+        if not isinstance(self.member, Organizer):
+            raise NotAllowed("Only the organizer may do that.")
+        deed(self.member, trio.current_time())
+        self._settle()
+
+    # the screen's side
+
+    @property
+    def may_show(self) -> bool:
+        """Whether a screen message would be taken now: we present, and there is a link."""
+        return self.state.presenter == self.me and self._up and self.member.may_seal
+
+    @property
+    def screen_backlog(self) -> int:
+        """Bytes of screen that the network has not taken yet."""
+        return self._outbox.screen_backlog
+
+    def show(self, kind: ScreenKind, update: bytes = b"", *, restart: bool = False) -> None:
+        """One screen update to all. Raises NotAllowed."""
+        self.member.screen_packets(bytes((kind,)) + update, restart=restart)
+        self._settle()
+
+    def show_whole(self, snapshot: bytes) -> None:
+        """The whole screen, for those who lack it. Raises NotAllowed."""
+        self.member.screen_packets(snapshot, restart=True, snapshot=True)
+        self._settle()
+
+    def want_screen(self) -> None:
+        """Ask for a snapshot; lost without a link, so ask again."""
+        epoch = self.member.keyring.current
+        if self._connection is not None and self._up and epoch is not None:
+            self._connection.send(Want(epoch))
+
+    # inside: everything that happens ends here
+
+    def _settle(self) -> None:
+        """Carry what the member has to say to where it belongs."""
+        member = self.member
+        while member.out:
+            item = member.out.popleft()
+            if isinstance(item, bytes):
+                self._outbox.push(item)
+            elif self._connection is not None and self._up:
+                self._connection.send(item)
+        while member.jobs and self._nursery is not None:
+            self._nursery.start_soon(self._work, member.jobs.popleft())
+        if self._connection is not None:
+            self._connection.wake()
+        while member.events:
+            self._tell(member.events.popleft())
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+        if not isinstance(event, ScreenMessage | SnapshotWanted | ScreenGap):
+            try:
+                self._sink.send_nowait(event)
+            except trio.WouldBlock:
+                self.missed += 1
+            except trio.BrokenResourceError:
+                pass
+
+    async def _work(self, job: Job) -> None:
+        """A costly step in a thread, then its outcome here."""
+
+        def timed() -> tuple[bytes | Exception, float]:
+            began = time.thread_time()
+            try:
+                outcome: bytes | Exception = job.work()
+            except Exception as error:
+                outcome = error
+            return outcome, time.thread_time() - began
+
+        outcome, cost = await trio.to_thread.run_sync(timed, limiter=self._threads)
+        began = time.thread_time()
+        if isinstance(outcome, Exception):
+            job.failed(outcome, trio.current_time())
+        else:
+            job.done(outcome, trio.current_time())
+        self.admission_cpu += cost + time.thread_time() - began
+        self._settle()
+
+    async def _keep_time(self) -> None:
+        while True:
+            now = trio.current_time()
+            self.member.tick(now)
+            if self.member.out or self.member.events or self.member.jobs:
+                self._settle()
+            due = self.member.batch_due() if isinstance(self.member, Organizer) else None
+            await trio.sleep(TICK if due is None else min(TICK, max(0.0, due - now)))
+
+    def _close(self, reason: CloseReason) -> None:
+        self._closing = True
+        if self._connection is not None:
+            self._connection.close(reason)
+        self._sink.close()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # the link
+
+    async def _keep_linked(self) -> None:
+        relays = list(self.ticket.relays)
+        retry, refused = FIRST_RETRY, 0
+        while not self.over:
+            for relay in list(relays):
+                closed = await self._serve(relay)
+                if self._closing:
+                    return
+                if closed is None:
+                    continue
+                if closed.reason is CloseReason.TOKEN_REFUSED:
+                    refused += 1
+                elif closed.reason in _FINAL:
+                    self._give_up(closed)
+                    return
+                else:  # it was up: begin with it again, and with haste
+                    refused, retry = 0, FIRST_RETRY
+                    relays.sort(key=lambda other, last=relay: other is not last)  # type: ignore[misc]
+                    break
+            if refused >= REFUSALS * len(relays):
+                self._give_up(LinkClosed(CloseReason.TOKEN_REFUSED, remote=True))
+                return
+            await trio.sleep(retry)
+            retry = min(2 * retry, LONGEST_RETRY)
+
+    async def _serve(self, relay: RelayAddress) -> LinkClosed | None:
+        """One link, until it ends; None if there was none."""
+        try:
+            stream = await dial(relay.addresses, self._tls, server_kind="mcs", cluster=self.ticket.cluster)
+        except (Unreachable, TlsRefused) as error:
+            log.info("relay-unreachable", node=relay.node, why=str(error))
+            self._tell(LinkChanged("", NoRelay.sentence))
+            return None
+        connection = Connection(stream, Side.CALLER, self)
+        self._connection = connection
+        self._node = relay.node
+        self._hello(connection)
+        closed = await connection.run()
+        self._connection, self._up = None, False
+        self.member.unlinked()
+        if not self._closing:
+            log.info("link-closed", node=relay.node, reason=closed.reason.value, remote=closed.remote)
+            self._tell(LinkChanged("", SENTENCES[closed.reason]))
+        self._settle()
+        return closed
+
+    def _hello(self, connection: Connection) -> None:
+        member, ticket = self.member, self.ticket
+        fresh = isinstance(member, Guest) and not member.joined
+        parts = member.have.parts()
+        connection.send(
+            Hello(VERSION, ticket.session, ticket.participant, Role(ticket.role), ticket.token.reveal(), fresh, parts[0], more=len(parts) > 1)
+        )
+        for number, part in enumerate(parts[1:], 2):
+            connection.send(Have(part, more=number < len(parts)))
+
+    def received(self, item: Frame | Control) -> None:
+        """For `net.connection`: a packet or a message from the relay."""
+        now = trio.current_time()
+        if isinstance(item, Frame):
+            self.bytes_received += len(item.body)
+            if isinstance(self.member, Organizer) and len(item.body) > 1 and item.body[1] & Flag.CLEAR:
+                began = time.thread_time()
+                self.member.receive_untrusted(item.body, now)
+                self.admission_cpu += time.thread_time() - began
+            else:
+                self.member.receive_untrusted(item.body, now)
+        elif isinstance(item, Welcome):
+            self._welcomed(item, now)
+        elif isinstance(item, Taken):
+            self._outbox.taken(item.taken)
+            if isinstance(self.member, Organizer):
+                self.member.taken(item.taken, now)
+        elif isinstance(item, Want):
+            self.member.events.append(SnapshotWanted())
+        elif isinstance(item, Hello | Have):
+            raise UnexpectedMessage
+        else:
+            self.member.control(item, now)
+        self._settle()
+
+    def _welcomed(self, welcome: Welcome, now: float) -> None:
+        self._up = True
+        self._outbox.relink(welcome.taken)
+        member = self.member
+        if isinstance(member, Organizer):
+            member.greet()
+            member.taken(welcome.taken, now)
+        member.linked(welcome.key_counter, welcome.log_counter, now)
+        if isinstance(member, Guest):
+            member.office(ParticipantId(welcome.office), now)
+        self._tell(LinkChanged(self._node))
+
+    def pull(self, budget: int) -> bytes | None:
+        """For `net.connection`: what goes out next."""
+        data = self._outbox.pull(budget)
+        if data:
+            self.bytes_sent += len(data)
+            self._changed.set()
+            self._changed = trio.Event()
+        return data
+
+    def _give_up(self, closed: LinkClosed) -> None:
+        if self.state.ended:
+            return
+        if isinstance(self.member, Guest) and not self.member.joined:
+            self.member.failure = _refusal(closed)
+        self._tell(Removed(closed.reason.value, SENTENCES[closed.reason]))
+        self._close(closed.reason)
+
+
+def _refusal(closed: LinkClosed) -> EndpointError:
+    """Why a join ended with its link."""
+    if closed.reason is CloseReason.ENDED:
+        return SessionOver()
+    return JoinTimeout(SENTENCES[closed.reason])
