@@ -37,9 +37,8 @@ async def serve(settings: Settings, *, parent: bool = False, ready: Callable[[in
     if warning:
         log.warning("certificate-expires", sentence=warning)
     tap = None if settings.tap is None else Tap(settings.tap)
-    store = Store(settings.store)
+    store = Store(settings.store, claim=True)
     try:
-        store.claim()
         nodes = Nodes(identity.name, store, time.time)
         app = create_app(Desk(store, nodes, settings, time.time))
         async with trio.open_nursery() as nursery:

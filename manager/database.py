@@ -98,7 +98,7 @@ def named_failures() -> Iterator[None]:
     except (Refusal, AssertionError):
         raise
     except DBAPIError as error:
-        raise StoreUnavailable(_cause(error.orig)) from None
+        raise StoreUnavailable(_cause(error)) from None
     except PoolTimeout:
         raise StoreUnavailable(StoreCause.LOCKED) from None
     except SQLAlchemyError:
@@ -111,6 +111,13 @@ def named_failures() -> Iterator[None]:
         raise StoreUnavailable(StoreCause.FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreCause.UNREACHABLE) from None
 
 
-def _cause(error: BaseException | None) -> StoreCause:
-    code = getattr(error, "sqlite_errorcode", None)
-    return _SQLITE_CAUSES.get(code & 0xFF, StoreCause.FAILED) if isinstance(code, int) else StoreCause.FAILED
+def _cause(error: BaseException) -> StoreCause:
+    """By SQLite's code. A failure may bring others behind it (a savepoint that is gone already): the first one counts."""
+    cause = StoreCause.FAILED
+    at: BaseException | None = error
+    while at is not None:
+        code = getattr(getattr(at, "orig", at), "sqlite_errorcode", None)
+        if isinstance(code, int):
+            cause = _SQLITE_CAUSES.get(code & 0xFF, cause)
+        at = at.__context__
+    return cause

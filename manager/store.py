@@ -6,12 +6,14 @@ in order of arrival (a limiter of its own, so that writers queue here and do not
 
 What is kept of secrets, and why: of an organizer's API key the SHA-256 alone, since it is only ever compared; invitations in clear,
 since their organizer sees them again and they open nothing by themselves; role tokens and session secrets in clear while the session
-runs, since later tickets carry the secret and a relay that connects must be told every token, and erased when it ends.
+runs, since later tickets carry the secret and a relay that connects must be told every token, and erased when it ends (SQLite's write-ahead
+log holds the erased pages until its next checkpoint).
 """
 
 import fcntl
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
@@ -156,37 +158,32 @@ counters = Table(
 class Store:
     """One database. `location` is a path of a SQLite file or a SQLAlchemy URL.
 
-    Construction opens the file, with mode 0600, and brings its tables up to date. Raises `StoreUnavailable`.
+    Construction opens the file, with mode 0600, and brings its tables up to date. `claim`: be the one manager that serves it, since waiting
+    guests and connected relays are known to one process alone; the claim dies with the process, however that dies. Short visits, such as
+    `add-organizer`, claim nothing. Raises `StoreUnavailable`, `StoreInUse`, `SettingsMalformed`.
     """
 
-    def __init__(self, location: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
-        migrations.upgrade(location)
-        self.path = sqlite_path(location)
-        self.engine = open_engine(location, busy_seconds=busy_seconds)
-        self._writer = trio.CapacityLimiter(1 if self.path else 8)
+    def __init__(self, location: str, *, claim: bool = False, busy_seconds: float = BUSY_SECONDS) -> None:
+        path = sqlite_path(location)
+        self._claim = _claim(path) if claim and path else None
+        try:
+            migrations.upgrade(location, busy_seconds=busy_seconds)
+            self.engine = open_engine(location, busy_seconds=busy_seconds)
+        except BaseException:
+            self._give_up()
+            raise
+        self._writer = trio.CapacityLimiter(1 if path else 8)
         self._readers = trio.CapacityLimiter(READERS)
-        self._lock: int | None = None
 
     def close(self) -> None:
         """Close every connection and give up the claim."""
         self.engine.dispose()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._give_up()
 
-    def claim(self) -> None:
-        """Be the one manager that serves this file; the claim dies with the process, however that dies. Raises `StoreInUse`.
-
-        Waiting guests and connected relays are known to one process alone. (Short visits, such as `add-organizer`, need no claim.)
-        """
-        if self.path is None:
-            return
-        with named_failures():
-            self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreInUse from None
+    def _give_up(self) -> None:
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     def read_now(self, rule: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What the rule finds, in one transaction of this thread. Raises its refusals and `StoreUnavailable`."""
@@ -212,6 +209,17 @@ class Store:
         except StoreUnavailable as error:
             log.warning("store-unavailable", cause=str(error.cause), sentence=error.detail)
             raise
+
+
+def _claim(path: Path) -> int:
+    with named_failures():
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreInUse from None
+    return descriptor
 
 
 def next_value(db: Connection, name: str) -> int:

@@ -4,8 +4,9 @@ Everything is drawn from the system's generator. A participant ID is the key of 
 a session. What ends, ends here first: the session's secret and every token are erased in the transaction that ends it, then the relays
 are told.
 
-The *office* is the participant who may write the session's log. Each organizer's ticket moves it, with a higher term: a restarted
-organizer comes as a new participant of the same session.
+The *office* is the participant who may write the session's log. An organizer's ticket moves it, with a higher term: a restarted
+organizer comes as a new participant of the same session. An office that was handed over to somebody else stays there (it cannot be
+undone), and the former organizer comes back as an attendee.
 """
 
 import secrets
@@ -84,7 +85,7 @@ def open_meeting(db: Connection, organizer: Organizer, number: MeetingId, sessio
         set_state(db, meeting.id, MeetingState.OPEN, now)
     else:
         session = meeting.session
-    return _grant(db, meeting, session, Role.ORGANIZER, node, now)
+    return _grant(db, meeting, session, Role.ATTENDEE if _handed_over(db, session) else Role.ORGANIZER, node, now)
 
 
 def admit_guest(db: Connection, meeting: Meeting, node: str, now: float) -> Ticket:
@@ -126,6 +127,13 @@ def _new_participant(db: Connection, session: SessionId, role: Role, token: Role
         except IntegrityError:
             continue
         return participant
+
+
+def _handed_over(db: Connection, session: SessionId) -> bool:
+    """Whether the office is no organizer's any more."""
+    holder = select(grants.c.role).join(sessions, (sessions.c.id == grants.c.session_id) & (sessions.c.office == grants.c.participant))
+    role = db.execute(holder.where(sessions.c.id == session)).scalar_one_or_none()
+    return role is not None and role != Role.ORGANIZER
 
 
 def end_session(db: Connection, organizer: Organizer, session: SessionId, now: float) -> bool:

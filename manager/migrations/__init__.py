@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from manager.database import named_failures, open_engine
+from manager.database import BUSY_SECONDS, named_failures, open_engine
 from manager.errors import StoreCause, StoreUnavailable
 
 HERE: Final = Path(__file__).parent
@@ -28,18 +28,18 @@ def config(db: Connection | None = None) -> Config:
     return settings
 
 
-def upgrade(location: str) -> None:
+def upgrade(location: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
     """To the newest revision. Raises `StoreUnavailable` with the cause `too-new` for a database from the future."""
-    _migrate(location, lambda settings: command.upgrade(settings, "head"))
+    _migrate(location, lambda settings: command.upgrade(settings, "head"), busy_seconds)
 
 
 def downgrade(location: str, revision: str) -> None:
     """Back to a revision (`base`: empty)."""
-    _migrate(location, lambda settings: command.downgrade(settings, revision))
+    _migrate(location, lambda settings: command.downgrade(settings, revision), BUSY_SECONDS)
 
 
-def _migrate(location: str, step: Callable[[Config], None]) -> None:
-    engine = open_engine(location, foreign_keys=False)
+def _migrate(location: str, step: Callable[[Config], None], busy_seconds: float) -> None:
+    engine = open_engine(location, busy_seconds=busy_seconds, foreign_keys=False)
     try:
         known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
         with named_failures(), engine.execution_options(parley_write=True).begin() as db:

@@ -1,8 +1,6 @@
 """The HTTP API over real TLS: who may what, and what a stranger learns."""
 
-
-
-from tests.manager.conftest import Manage
+from tests.manager.support import Manage
 
 
 async def test_a_whole_meeting(manage: Manage) -> None:
