@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from crypto.errors import BadLength, CryptoError, EpochClosed, NoSuchStream, UnknownEpoch
 from crypto.keyring import LEAVE_GRACE, RETENTION, Keyring
@@ -180,6 +180,41 @@ def test_a_leavers_packets_open_for_180_s_and_a_dismissed_ones_not_at_all() -> N
     assert not ring._peers
 
 
+def test_a_second_leave_does_not_prolong_the_grace() -> None:
+    ring = Keyring(SESSION, ME)
+    ring.set_pair(ANN, bytes(32))
+    ring.drop_peer(ANN, 10.0, LEAVE_GRACE)
+    ring.drop_peer(ANN, 100.0, LEAVE_GRACE)
+    with pytest.raises(EpochClosed):
+        ring.opener(ANN, ME, 3, 0, 190.0)
+
+
+def test_a_replaced_key_opens_and_seals_nothing_more() -> None:
+    ring = Keyring(SESSION, ME)
+    for channel, set_key in ((0, ring.set_key_channel), (3, ring.set_pair)):
+        set_key(ANN, b"a" * 32)
+        _, before = ring.sealer(ANN, channel)
+        opener = ring.opener(ANN, ME, channel, 0, 0.0)
+        set_key(ANN, b"a" * 32)  # the same one changes nothing
+        assert ring.sealer(ANN, channel)[1] is before
+        assert ring.opener(ANN, ME, channel, 0, 0.0) is opener
+        set_key(ANN, b"b" * 32)
+        with pytest.raises(EpochClosed):
+            seal_next(before)
+        Opener(stream_keys(b"b" * 32, ME, ANN, channel)).verify(seal_next(ring.sealer(ANN, channel)[1]))
+        ring.opener(ANN, ME, channel, 0, 0.0).verify(seal_next(Sealer(stream_keys(b"b" * 32, ANN, ME, channel))))
+
+
+def test_an_epoch_that_was_passed_over_is_closed() -> None:
+    ring = ring_at(1)
+    ring.install(2, GK[2], 0.0)
+    ring.install(3, GK[3], 0.0)
+    ring.advance(3, 0.0)
+    assert opens(ring, 2, 1, 1.0)
+    assert not opens(ring, 2, 2, 1.0)
+    assert set(ring._epochs) == {1, 3}
+
+
 def test_a_peer_that_is_dropped_before_its_keys_come_never_gets_any() -> None:
     ring = Keyring(SESSION, ME)
     ring.drop_peer(ANN, 0.0, LEAVE_GRACE)
@@ -270,8 +305,9 @@ def test_after_the_end_nothing_opens_and_nothing_seals() -> None:
     assert not ring._peers
 
 
-CHANNELS = st.sampled_from([0, 1, 2, 3, 5, 7, 9])
-PEERS = st.sampled_from([ANN, BOB])
+CHANNELS = st.sampled_from([0, 2, 3, 5])
+PEERS = st.sampled_from([ANN, BOB, 4])
+USUAL = st.sampled_from([(0, 2), (0, 2), (0, 5), (ANN, 0), (ANN, 3), (BOB, 3)])  # recipient or sender, channel
 PRKS = st.sampled_from([b"a" * 32, b"b" * 32])
 
 
@@ -303,6 +339,20 @@ class AgainstAnOracle(RuleBasedStateMachine):
         return None
 
     # what happens
+
+    @initialize(begun=st.sampled_from([True, True, True, False]))
+    def begin(self, begun: bool) -> None:
+        """Mostly in the middle of a meeting: else nearly every step is a refusal."""
+        if begun:
+            self.install(1, GK[1])
+            self.advance(1)
+            for peer, key_channel in ((ANN, True), (ANN, False), (BOB, False)):
+                self.set_key(peer, b"a" * 32, key_channel)
+
+    @rule(key=st.sampled_from(GK))
+    def rekey(self, key: bytes) -> None:
+        self.install(1, key)
+        self.advance(1)
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 4.0, 5.0, 60.0, 175.0]))
     def wait(self, seconds: float) -> None:
@@ -352,7 +402,7 @@ class AgainstAnOracle(RuleBasedStateMachine):
         if expected is None:
             self.pairs[peer, key_channel] = prk
 
-    @rule(peer=PEERS, grace=st.sampled_from([0.0, LEAVE_GRACE]))
+    @rule(peer=st.sampled_from([BOB, 4]), grace=st.sampled_from([0.0, LEAVE_GRACE]))  # one peer stays
     def drop(self, peer: int, grace: float) -> None:
         self.ring.drop_peer(peer, self.now, grace)
         self.dropped[peer] = min(self.dropped.get(peer, self.now + grace), self.now + grace)
@@ -385,7 +435,11 @@ class AgainstAnOracle(RuleBasedStateMachine):
             return group_prk(SESSION, self.current, self.keys[self.current]) if self.commits else None
         return self.pairs.get((recipient, channel == 0))
 
-    @rule(recipient=st.sampled_from([0, 0, ANN, BOB]), channel=CHANNELS, leap=st.sampled_from([1, 1, 1, 7]))
+    @rule(data=st.data(), leap=st.sampled_from([1, 1, 1, 7]))
+    def seal_where_it_is_usual(self, data: st.DataObject, leap: int) -> None:
+        self.seal(*data.draw(USUAL), leap)
+
+    @rule(recipient=st.sampled_from([0, ANN, BOB]), channel=CHANNELS, leap=st.sampled_from([1, 7]))
     def seal(self, recipient: int, channel: int, leap: int) -> None:
         prk = self.prk(recipient, channel)
         expected: type[CryptoError] | None = None
@@ -442,9 +496,16 @@ class AgainstAnOracle(RuleBasedStateMachine):
             return EpochClosed
         return UnknownEpoch if prk is None else prk
 
-    @rule(sender=PEERS, recipient=st.sampled_from([0, 0, ME, ME, BOB]), channel=CHANNELS, behind=st.integers(-2, 3), unicast=st.booleans())
-    def open(self, sender: int, recipient: int, channel: int, behind: int, unicast: bool) -> None:
-        epoch = 0 if unicast else max(0, self.current - behind)
+    @rule(data=st.data(), behind=st.sampled_from([0, 0, 1, 1, 2, 3, -1]))
+    def open_what_is_usual(self, data: st.DataObject, behind: int) -> None:
+        peer, channel = data.draw(USUAL)
+        if peer == 0:
+            self.open(ANN, 0, channel, max(0, self.current - behind))
+        else:
+            self.open(peer, ME, channel, 0)
+
+    @rule(sender=PEERS, recipient=st.sampled_from([0, ME, BOB]), channel=CHANNELS, epoch=st.integers(0, 4))
+    def open(self, sender: int, recipient: int, channel: int, epoch: int) -> None:
         expected = self.expected_opener(sender, recipient, channel, epoch)
         if isinstance(expected, bytes):
             packet = seal_next(Sealer(stream_keys(expected, sender, recipient, channel)))
@@ -457,5 +518,5 @@ class AgainstAnOracle(RuleBasedStateMachine):
         assert self.ring.current == (self.current if self.commits else None)
 
 
-AgainstAnOracle.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AgainstAnOracle.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 TestKeyringAgainstAnOracle = AgainstAnOracle.TestCase
