@@ -1,0 +1,387 @@
+"""A session's packets at one node: append-only rings of framed packets, read by cursors.
+
+One ring per queue of the write order, so that a cursor is one index and level readers stand at the same one:
+
+    KEYS    channels 0, 1        TALK    channels 2, 3, 4        FILES    channel 8        SCREEN    channels 5 and 9
+
+and, for the *latest* channels 6 and 7, the newest packet of each stream. Indexes are absolute and never reused. What is dropped before
+its time leaves an empty slot; `Ring.gone` remembers, per stream, where and up to which counter, so that a reader that comes upon it, or
+that resumes from index 0, learns what it can no longer get.
+
+Reliable channels take only the next counter of a stream; the others only a rising one. A stream of which nothing is known starts
+anywhere: the node is new to the session, and the sender has forgotten what was taken elsewhere.
+
+Retention (`mcs.limits`): 0–4 by age and by bytes per sender, 8 by bytes, 5 by bytes and from the last whole snapshot on, 9 the last
+whole snapshot. A snapshot is whole from its first packet (the one after a LAST) to its LAST without a gap; it is of use while every
+channel-5 packet after its first one is there.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from enum import IntEnum, StrEnum
+from typing import Final
+
+from mcs.limits import (
+    FILE_BYTES,
+    KEEP_FOR,
+    LATEST_STREAMS,
+    MAX_STREAMS,
+    OFFICE_BYTES,
+    SCREEN_BYTES,
+    SENDER_BYTES,
+    SNAPSHOT_BYTES,
+)
+from wire.frame import PACKET, encode_frame
+from wire.have import HaveVector
+from wire.ids import Channel, ParticipantId, Stream
+from wire.packet import DELIVERY, Delivery, Flag, PacketHeader
+
+
+class Queue(IntEnum):
+    """The rings."""
+
+    KEYS = 0
+    TALK = 1
+    FILES = 2
+    SCREEN = 3
+
+
+RING_OF: Final = {
+    Channel.KEY: Queue.KEYS,
+    Channel.LOG: Queue.KEYS,
+    Channel.CHAT: Queue.TALK,
+    Channel.WHISPER: Queue.TALK,
+    Channel.INPUT: Queue.TALK,
+    Channel.FILE: Queue.FILES,
+    Channel.SCREEN: Queue.SCREEN,
+    Channel.SNAPSHOT: Queue.SCREEN,
+}
+RELIABLE_QUEUES: Final = (Queue.KEYS, Queue.TALK, Queue.FILES)
+
+
+class Verdict(StrEnum):
+    """What the log says of a packet; everything but `TAKEN` is a drop, counted under this word."""
+
+    TAKEN = "taken"
+    REPEATED = "repeated"
+    GAP = "gap"
+    TORN = "snapshot-torn"  # part of a snapshot whose beginning is not here, or that is too large
+    STREAMS = "too-many-streams"
+
+
+class Entry:
+    """One framed packet. Immutable but for `gone`."""
+
+    __slots__ = ("at", "counter", "epoch", "first", "frame", "gap_after", "gone", "index", "last", "local", "offset", "seq", "stream")
+
+    def __init__(self, frame: bytes, header: PacketHeader, at: float, seq: int, *, local: bool) -> None:
+        self.frame = frame  # header and body, as written to every reader
+        self.stream = header.stream
+        self.counter = header.counter
+        self.epoch = header.epoch
+        self.last = bool(header.flags & Flag.LAST)
+        self.at = at
+        self.seq = seq  # order of arrival over all rings
+        self.local = local  # it came from an endpoint's link of this node: the one that carries it to other nodes
+        self.index = -1
+        self.offset = 0  # bytes appended to the ring before it
+        self.first = False  # the first packet of a snapshot
+        self.gap_after = -1  # channel 5: the index of the packet before the gap in front of this one
+        self.gone = False
+
+
+class Snapshot:
+    """Where a snapshot stands in the screen ring. `whole` once its last packet is there."""
+
+    __slots__ = ("epoch", "first", "last", "sender", "size", "whole")
+
+    def __init__(self, entry: Entry) -> None:
+        self.sender = entry.stream.sender
+        self.first = self.last = entry.index
+        self.epoch = entry.epoch
+        self.size = 0
+        self.whole = False
+
+
+class Ring:
+    """Entries under absolute indexes. `base` is the first index that is still there, `head` the next one."""
+
+    __slots__ = ("_slots", "_start", "base", "drops", "gone", "last_gone", "size", "total")
+
+    def __init__(self) -> None:
+        self._slots: list[Entry | None] = []
+        self._start = 0  # of the live part of `_slots`
+        self.base = 0
+        self.size = 0  # bytes held
+        self.total = 0  # bytes ever appended
+        self.gone: dict[Stream, tuple[int, int]] = {}  # stream → index and counter of its last entry that was dropped
+        self.last_gone = -1  # the highest index that was dropped
+        self.drops = 0  # how many were
+
+    @property
+    def head(self) -> int:
+        return self.base + len(self._slots) - self._start
+
+    def append(self, entry: Entry) -> None:
+        entry.index = self.head
+        entry.offset = self.total
+        self.size += len(entry.frame)
+        self.total += len(entry.frame)
+        self._slots.append(entry)
+
+    def get(self, index: int) -> Entry | None:
+        """The entry at an index; None where it is gone. `index` < `head`."""
+        return self._slots[self._start + index - self.base] if index >= self.base else None
+
+    def oldest(self) -> Entry | None:
+        return self._slots[self._start] if self._start < len(self._slots) else None
+
+    def entries(self) -> Iterator[Entry]:
+        """What is there, oldest first. The ring must not change meanwhile."""
+        for at in range(self._start, len(self._slots)):
+            if (entry := self._slots[at]) is not None:
+                yield entry
+
+    def drop(self, entry: Entry) -> None:
+        """Forget one entry, wherever it stands."""
+        if entry.gone:
+            return
+        entry.gone = True
+        self._slots[self._start + entry.index - self.base] = None
+        self.size -= len(entry.frame)
+        if entry.index > self.gone.get(entry.stream, (-1, -1))[0]:
+            self.gone[entry.stream] = (entry.index, entry.counter)
+        self.last_gone = max(self.last_gone, entry.index)
+        self.drops += 1
+        while self._start < len(self._slots) and self._slots[self._start] is None:
+            self._start += 1
+            self.base += 1
+        if self._start > 64 and self._start * 2 > len(self._slots):
+            del self._slots[: self._start]
+            self._start = 0
+
+
+class Latest:
+    """The newest entry of each stream, the longest unmoved first."""
+
+    __slots__ = ("entries",)
+
+    def __init__(self) -> None:
+        self.entries: OrderedDict[Stream, Entry] = OrderedDict()
+
+    def put(self, entry: Entry) -> None:
+        self.entries[entry.stream] = entry
+        self.entries.move_to_end(entry.stream)
+        if len(self.entries) > LATEST_STREAMS:
+            self.entries.popitem(last=False)
+
+    def after(self, seq: int) -> Entry | None:
+        """The first entry that came after this sequence number."""
+        found = None
+        for entry in reversed(self.entries.values()):
+            if entry.seq <= seq:
+                break
+            found = entry
+        return found
+
+
+class SessionLog:
+    """All packets of a session that this node still has. Owned by its `Session`."""
+
+    __slots__ = (
+        "_before",
+        "_by_sender",
+        "_kept",
+        "_rising",
+        "_seq",
+        "_streams_of",
+        "_torn",
+        "building",
+        "have",
+        "latest",
+        "rings",
+        "screen_sender",
+        "snapshot",
+    )
+
+    def __init__(self) -> None:
+        self.have = HaveVector()  # reliable streams
+        self.rings = tuple(Ring() for _ in Queue)
+        self.latest = {Channel.CURSOR: Latest(), Channel.VOICE: Latest()}
+        self.snapshot: Snapshot | None = None  # whole, and every screen packet after its first one is there
+        self.building: Snapshot | None = None
+        self.screen_sender: ParticipantId | None = None  # of the last packet on channel 5 or 9
+        self._seq = 0
+        self._rising: dict[Stream, int] = {}  # the other streams: the last counter
+        self._streams_of: dict[ParticipantId, set[Stream]] = {}
+        self._before: dict[Stream, int] = {}  # channel 5: the index of the last packet
+        self._torn: dict[Stream, bool] = {}  # channel 9: the snapshot under way is not collected
+        self._by_sender: dict[tuple[ParticipantId, bool], deque[Entry]] = {}  # channels 0–4, oldest first; True: the office's 0 and 1
+        self._kept: dict[tuple[ParticipantId, bool], int] = {}  # their bytes
+
+    @property
+    def seq(self) -> int:
+        """The sequence number of the last entry."""
+        return self._seq
+
+    def append(self, header: PacketHeader, body: bytes, hops: int, now: float, *, local: bool, office: bool = False) -> Verdict:
+        """Take a packet in, if it is new in its stream. `office`: the sender holds the office."""
+        stream, counter = header.stream, header.counter
+        reliable = DELIVERY[header.channel] is Delivery.RELIABLE
+        known = self.have.last(stream) if reliable else self._rising.get(stream, -1)
+        if counter <= known:
+            return Verdict.REPEATED
+        fresh = known < 0
+        if fresh and len(self.have) + len(self._rising) >= MAX_STREAMS:
+            return Verdict.STREAMS
+        if reliable and not fresh and counter != known + 1:
+            return Verdict.GAP
+        self._seq += 1
+        entry = Entry(encode_frame(PACKET, body, hops), header, now, self._seq, local=local)
+        if reliable:
+            self.have.jump(stream, counter)
+            self._streams_of.setdefault(stream.sender, set()).add(stream)
+            self._append_reliable(entry, office)
+        else:
+            self._rising[stream] = counter
+            if header.channel in self.latest:
+                self.latest[Channel(header.channel)].put(entry)
+            elif not self._append_screen(entry, known, fresh):
+                return Verdict.TORN
+        return Verdict.TAKEN
+
+    def taken_of(self, sender: ParticipantId) -> list[tuple[int, int, int, int]]:
+        """What this node has of a participant's own streams."""
+        return [(*stream, self.have.last(stream)) for stream in self._streams_of.get(sender, ())]
+
+    # --- channels 0–4, 8 ---
+
+    def _append_reliable(self, entry: Entry, office: bool) -> None:
+        queue = RING_OF[Channel(entry.stream.channel)]
+        ring = self.rings[queue]
+        ring.append(entry)
+        if queue is Queue.FILES:
+            while ring.size > FILE_BYTES and (oldest := ring.oldest()) is not None:
+                ring.drop(oldest)
+            return
+        purse = (entry.stream.sender, office and queue is Queue.KEYS)
+        self._by_sender.setdefault(purse, deque()).append(entry)
+        self._kept[purse] = self._kept.get(purse, 0) + len(entry.frame)
+        if purse[1]:
+            while self._kept[purse] > OFFICE_BYTES:
+                self._drop_oldest(purse)
+
+    def over(self, sender: ParticipantId) -> bool:
+        """Whether a sender has more than its share of channels 0–4 here."""
+        return self._kept.get((sender, False), 0) > SENDER_BYTES
+
+    def make_room(self, sender: ParticipantId, floors: Sequence[int]) -> bool:
+        """Drop a sender's oldest packets over its share, as far as they stand below the floors (by ring: the lowest cursor of any
+        linked reader). True if the sender may go on."""
+        purse = (sender, False)
+        while self.over(sender):
+            oldest = self._by_sender[purse][0]
+            if oldest.index >= floors[RING_OF[Channel(oldest.stream.channel)]]:
+                return False
+            self._drop_oldest(purse)
+        return True
+
+    def oldest_of(self, sender: ParticipantId) -> Entry:
+        """The oldest packet of a sender's share. Only while it is `over`."""
+        return self._by_sender[sender, False][0]
+
+    def _drop_oldest(self, purse: tuple[ParticipantId, bool]) -> None:
+        entry = self._by_sender[purse].popleft()
+        self._kept[purse] -= len(entry.frame)
+        self.rings[RING_OF[Channel(entry.stream.channel)]].drop(entry)
+
+    def expire(self, now: float, screen_floor: int) -> None:
+        """Drop what is too old, and of the screen what stands before the last snapshot and below the floor (the lowest cursor of
+        any reader that follows it)."""
+        for purse in list(self._by_sender):
+            entries = self._by_sender[purse]
+            while entries and now - entries[0].at >= KEEP_FOR:
+                self._drop_oldest(purse)
+            if not entries:
+                del self._by_sender[purse], self._kept[purse]
+        screen = self.rings[Queue.SCREEN]
+        floor = min(screen_floor, self.snapshot.first if self.snapshot else 0)
+        while (oldest := screen.oldest()) is not None and oldest.index < floor:
+            screen.drop(oldest)
+
+    # --- channels 5 and 9 ---
+
+    def _append_screen(self, entry: Entry, known: int, fresh: bool) -> bool:
+        screen, stream = self.rings[Queue.SCREEN], entry.stream
+        if self.screen_sender != stream.sender:  # another one presents: the former picture is of no use
+            self.screen_sender = stream.sender
+            self.snapshot = self.building = None
+        if stream.channel == Channel.SNAPSHOT:
+            return self._append_snapshot(entry, known, fresh)
+        screen.append(entry)
+        if not fresh and entry.counter != known + 1:
+            self._note_gap(entry, self._before[stream])
+        self._before[stream] = entry.index
+        while screen.size > SCREEN_BYTES + sum(s.size for s in (self.snapshot, self.building) if s):
+            self._shrink(screen)
+        return True
+
+    def _note_gap(self, entry: Entry, before: int) -> None:
+        """Something is missing in front of this screen packet. A snapshot in between covers it; one before it is of no more use."""
+        entry.gap_after = before
+        if self.snapshot and self.snapshot.first < before:
+            self.snapshot = None
+        if self.building and self.building.first < before:
+            self.building = None
+
+    def _append_snapshot(self, entry: Entry, known: int, fresh: bool) -> bool:
+        screen, stream = self.rings[Queue.SCREEN], entry.stream
+        under_way = self.building is not None
+        if not fresh and entry.counter != known + 1:
+            under_way, self.building = False, None
+            self._torn[stream] = entry.local  # another node goes on with the first packet of a snapshot, a sender anywhere
+        elif fresh:
+            self._torn[stream] = entry.local and entry.counter != 0
+        if self._torn.get(stream, False):
+            self._torn[stream] = not entry.last
+            return False
+        screen.append(entry)
+        if not under_way:
+            entry.first = True
+            self.building = Snapshot(entry)
+        building = self.building
+        assert building is not None
+        building.last = entry.index
+        building.size += len(entry.frame)
+        if building.size > SNAPSHOT_BYTES:
+            self._torn[stream], self.building = not entry.last, None
+        elif entry.last:
+            building.whole = True
+            self.snapshot, self.building = building, None
+        return True
+
+    def _shrink(self, screen: Ring) -> None:
+        """Drop the oldest screen packet; a snapshot that it stood behind is of no more use."""
+        for entry in screen.entries():
+            kept = any(s and s.first <= entry.index <= s.last for s in (self.snapshot, self.building))
+            if entry.stream.channel == Channel.SNAPSHOT and kept:
+                continue
+            for name in ("snapshot", "building"):
+                snapshot: Snapshot | None = getattr(self, name)
+                if snapshot is not None and snapshot.first < entry.index:
+                    setattr(self, name, None)
+            screen.drop(entry)
+            return
+
+    def newest_epoch(self) -> int:
+        """The epoch of the newest screen packet; 0 if there is none."""
+        screen = self.rings[Queue.SCREEN]
+        entry = screen.get(screen.head - 1) if screen.head > screen.base else None
+        return entry.epoch if entry else 0
+
+    def snapshot_for(self, epoch: int, after: int) -> Snapshot | None:
+        """A snapshot at this epoch or later that begins after the index `after`: whole, or on its way."""
+        for snapshot in (self.snapshot, self.building):
+            if snapshot is not None and snapshot.epoch >= epoch and snapshot.first > after:
+                return snapshot
+        return None

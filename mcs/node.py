@@ -1,0 +1,227 @@
+"""A running relay: listeners, links, dialling, and the clock that drives them.
+
+main nursery ── accept ── a nursery of links (they outlive the accepting when the node stops)
+             ├─ one task per member to dial        reconnecting for ever, with back-off
+             ├─ the link to the manager            the same; running sessions do not need it
+             ├─ flush: 50 ms after something changed, until nothing has
+             └─ tick: every second; status: every minute and at SIGUSR1
+"""
+
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+import trio
+
+from mcs.limits import BACK_OFF, COALESCE, DIAL_WITHIN, LOAD_EVERY, MAX_PENDING, STATUS_EVERY, TICK
+from mcs.links import Caller, Dialled, ManagerLink, NodeLink
+from mcs.relay import Relay
+from mcs.settings import Address, Settings
+from net.connection import Connection
+from net.dial import Unreachable, dial
+from net.listener import listen, serve_tls
+from net.pki import Identity, Kind, expiry_warning
+from net.stream import TlsStream
+from net.tap import Tap
+from net.tls import TlsRefused, client_context, server_context
+from wire.control import Load, Membership, NodeInfo
+from wire.errors import CloseReason, LinkClosed
+from wire.link import Side
+
+log = structlog.get_logger()
+STOP_WITHIN: Final = 2.0
+_ANY: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # what "every address" is told to others, for want of better
+
+
+class Node:
+    """One relay. `run` serves until cancelled or `stop`ped."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises `PkiUnreadable`."""
+        self.settings = settings
+        self.identity = Identity.in_directory(settings.identity)
+        self.me = self.identity.name
+        self.relay = Relay(self.me.node, trio.current_time, self._changed)
+        self.addresses: list[Address] = []  # really listened on
+        self.closed: Counter[str] = Counter()  # links, by why they ended
+        self._tap = Tap(settings.tap) if settings.tap else None
+        self._client = client_context(self.identity.ca_path, self.identity)
+        self._connections: set[Connection] = set()
+        self._pending = 0  # accepted links that are nobody's yet
+        self._dirty = trio.Event()
+        self._dialling: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._stop = trio.Event()
+
+    def stop(self) -> None:
+        """End in order: links are told."""
+        self._stop.set()
+
+    async def run(self, task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve. Starts with the addresses that are listened on. Raises `PortInUse` and the like."""
+        context = server_context(self.identity, ask_peer=True)
+        if warning := expiry_warning(self.identity.certificate, datetime.now(UTC)):
+            log.warning("certificate-expires", detail=warning)
+        listeners = [one for host, port in self.settings.listen for one in await listen(host or None, port)]
+        async with trio.open_nursery() as links, trio.open_nursery() as nursery:
+            self._nursery = nursery
+            addresses: list[Address] = await nursery.start(
+                lambda task_status: serve_tls(listeners, context, self._accepted, tap=self._tap, handler_nursery=links, task_status=task_status)
+            )
+            self.addresses = addresses
+            nursery.start_soon(self._flush)
+            nursery.start_soon(self._tick)
+            nursery.start_soon(self._status_on_signal)
+            if self.settings.managers:
+                nursery.start_soon(self._keep_manager)
+            task_status.started(addresses)
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+            for connection in list(self._connections):
+                connection.close(CloseReason.SHUTDOWN)
+            links.cancel_scope.deadline = trio.current_time() + STOP_WITHIN
+
+    def info(self) -> NodeInfo:
+        """This node, as it is told to others."""
+        addresses = self.settings.advertise or tuple((_ANY.get(host, host), port) for host, port in self.addresses)
+        return NodeInfo(self.me.node, list(addresses[:16]), self.settings.region)
+
+    # --- links ---
+
+    async def _accepted(self, stream: TlsStream) -> None:
+        caller = Caller(self.relay, self.me, stream.peer, self._one_known)
+        caller.connection = connection = Connection(stream, Side.CALLEE, caller)
+        self._pending += 1
+        if self._pending > MAX_PENDING:
+            connection.close(CloseReason.BUSY)
+        await self._serve(connection, caller, stream.remote_address)
+
+    def _one_known(self) -> None:
+        self._pending -= 1
+
+    async def _serve(self, connection: Connection, handler: Caller | Dialled, remote: Address) -> None:
+        self._connections.add(connection)
+        why = LinkClosed(CloseReason.SHUTDOWN, remote=False)
+        try:
+            why = await connection.run()
+        finally:
+            self._connections.discard(connection)
+            handler.gone()
+            self.closed[why.reason] += 1
+            log.info("link-closed", who=handler.label, reason=str(why.reason), by="them" if why.remote else "us", at=f"{remote[0]}:{remote[1]}")
+
+    # --- other servers ---
+
+    def _membership(self, membership: Membership) -> None:
+        if not self.relay.overlay.learn(membership):
+            return
+        log.info("membership", epoch=membership.epoch, nodes=sorted(self.relay.overlay.members))
+        for node in list(self._dialling):
+            if node not in self.relay.overlay.members:
+                self._dialling.pop(node).cancel()
+        for info in self.relay.overlay.to_dial():
+            if info.node not in self._dialling and self._nursery is not None:
+                self._dialling[info.node] = scope = trio.CancelScope()
+                self._nursery.start_soon(self._keep_node, info.node, scope)
+
+    async def _keep_node(self, node: str, scope: trio.CancelScope) -> None:
+        def addresses() -> list[Address]:
+            info = self.relay.overlay.members.get(node)
+            return list(info.addresses) if info else []
+
+        with scope:
+            await self._keep(addresses, "mcs", node, lambda connection: NodeLink(self.relay, connection, node))
+
+    async def _keep_manager(self) -> None:
+        def make(connection: Connection) -> ManagerLink:
+            self.relay.overlay.forget_epoch()
+            return ManagerLink(self.relay, connection, self._membership)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._report_load)
+            await self._keep(lambda: list(self.settings.managers), "manager", None, make)
+
+    async def _keep(
+        self,
+        addresses: Callable[[], list[Address]],
+        kind: Kind,
+        node: str | None,
+        make_role: Callable[[Connection], NodeLink | ManagerLink],
+    ) -> None:
+        """Call a server for ever. The back-off starts anew with every link that came up."""
+        shortest, longest = BACK_OFF
+        pause, said = shortest, ""
+        while True:
+            try:
+                stream = await dial(addresses(), self._client, server_kind=kind, cluster=self.me.cluster, timeout=DIAL_WITHIN, tap=self._tap)
+            except (Unreachable, TlsRefused) as error:
+                if said != str(error):  # once, not with every attempt
+                    said = str(error)
+                    log.warning("dial-failed", server=node or kind, reason=said)
+            else:
+                dialled = Dialled(self.info(), node, make_role)
+                if node is not None and (stream.peer is None or stream.peer.node != node):
+                    log.warning("dial-failed", server=node, reason="another node answers at its address")
+                    await stream.aclose()
+                else:
+                    dialled.connection = connection = Connection(stream, Side.CALLER, dialled)
+                    dialled.greet()
+                    await self._serve(connection, dialled, stream.remote_address)
+                if dialled.welcomed:
+                    pause, said = shortest, ""
+            await trio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads callers, decides nothing
+            pause = min(longest, pause * 2)
+
+    async def _report_load(self) -> None:
+        while True:
+            if self.relay.manager is not None:
+                self.relay.manager.send(Load(self.relay.links, len(self.relay.overlay.ours)))
+            await trio.sleep(LOAD_EVERY)
+
+    # --- time ---
+
+    def _changed(self) -> None:
+        self._dirty.set()
+
+    async def _flush(self) -> None:
+        while True:
+            await self._dirty.wait()
+            await trio.sleep(COALESCE)
+            self._dirty = trio.Event()
+            if self.relay.flush():
+                self._dirty.set()
+
+    async def _tick(self) -> None:
+        said = trio.current_time()
+        while True:
+            await trio.sleep(TICK)
+            self.relay.tick()
+            if trio.current_time() - said >= STATUS_EVERY:
+                said = trio.current_time()
+                self._say_status()
+
+    async def _status_on_signal(self) -> None:
+        try:
+            with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+                async for _ in signals:
+                    self._say_status()
+        except RuntimeError:  # not the main thread: a node inside a test or another program
+            return
+
+    def _say_status(self) -> None:
+        relay = self.relay
+        log.info(
+            "status",
+            links=relay.links,
+            sessions=len(relay.overlay.ours),
+            known_sessions=len(relay.sessions),
+            nodes=sorted(relay.nodes),
+            manager=relay.manager is not None,
+            passed=dict(relay.passed),
+            dropped=dict(relay.dropped),
+            closed=dict(self.closed),
+        )

@@ -1,0 +1,356 @@
+"""A packet's way through the node: decided in one pass, synchronously, never waiting for a receiver.
+
+    endpoint's link ──packet──▶ parse ▸ admission ▸ log ▸ wake readers (links here, nodes that have readers)
+    node's link     ──packet──▶ parse ▸ log ▸ wake readers here
+
+Handshake packets pass beside the log, straight to their recipient's links, wherever these are. What links say (admitted, office, revoke,
+end, have, want) and what nodes and the manager say (facts, have, want, presence) is merged into the session and passed on. Facts that
+are new go to every node; a node that is linked anew gets all of them. So grants, admissions, office and tombstones outlive the manager.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import structlog
+from msgspec.structs import replace
+
+from mcs.admission import Pass
+from mcs.fanout import Reader
+from mcs.limits import ENDED_SESSION, IDLE_SESSION, LINKS_PER_PARTICIPANT, MAX_LINKS, MAX_SESSIONS
+from mcs.log import Verdict
+from mcs.overlay import Overlay
+from mcs.session import Carrier, EndpointPort, NodePort, Session
+from wire.control import (
+    Admitted,
+    Control,
+    End,
+    Facts,
+    Hello,
+    NodeHave,
+    NodePresence,
+    NodeWant,
+    Office,
+    Position,
+    Revoke,
+    Want,
+)
+from wire.errors import CloseReason, LinkClosed, UnexpectedMessage
+from wire.frame import MAX_HOPS, PACKET, Frame, encode_frame
+from wire.ids import ParticipantId, SessionId
+from wire.packet import Flag, PacketHeader, parse_packet_untrusted
+
+log = structlog.get_logger()
+
+
+class ManagerPort(Protocol):
+    """The link to the manager, while there is one."""
+
+    def send(self, message: Control) -> None: ...
+
+
+class Relay:
+    """All sessions of a node. Owned by the node; every call is one indivisible step."""
+
+    def __init__(self, node: str, clock: Callable[[], float], on_change: Callable[[], None] = lambda: None) -> None:
+        """`on_change`: `flush` is wanted within 50 ms."""
+        self.node = node
+        self.overlay = Overlay(node)
+        self.sessions: dict[SessionId, Session] = {}
+        self.nodes: dict[str, NodePort] = {}
+        self.manager: ManagerPort | None = None
+        self.links = 0
+        self.dropped: Counter[str] = Counter()  # by reason
+        self.passed: Counter[str] = Counter()  # packets taken, by where they came from
+        self._clock = clock
+        self._on_change = on_change
+        self._changed: dict[SessionId, Session] = {}
+
+    # --- endpoints ---
+
+    def enter(self, hello: Hello, have: Iterable[Position], make_port: Callable[[Session, Reader], EndpointPort]) -> EndpointPort:
+        """Let a caller in and welcome it. `make_port` builds its port around the session and reader. Raises `LinkClosed`: why not."""
+        now = self._clock()
+        session = self.sessions.get(SessionId(hello.session))
+        refused = session.admission.enter(hello, now) if session else CloseReason.TOKEN_REFUSED
+        if session is None or refused is not None:
+            raise self._refusal(refused or CloseReason.TOKEN_REFUSED)
+        participant = ParticipantId(hello.participant)
+        if self.links >= MAX_LINKS:
+            raise self._refusal(CloseReason.BUSY)
+        if sum(not port.closing for port in session.ports.get(participant, [])) >= LINKS_PER_PARTICIPANT:
+            raise self._refusal(CloseReason.TOO_MANY_LINKS)
+        reader = Reader(session.log, participant, self.dropped)
+        if not hello.fresh:
+            reader.start(have)
+        port = make_port(session, reader)
+        self.links += 1
+        welcome, more = session.welcome(participant, self.node)
+        for message in (welcome, *more):
+            port.send(message)
+        session.attach(port, now)
+        port.wake()
+        if session.id not in self.overlay.ours:
+            self.overlay.ours.add(session.id)
+            for node in self.nodes.values():
+                session.say_have(node)
+        self._change(session)
+        return port
+
+    def leave(self, session: Session, port: EndpointPort) -> None:
+        self.links -= 1
+        session.detach(port, self._clock())
+        self._change(session)
+
+    def packet(self, session: Session, port: EndpointPort, frame: Frame, may_clear: Callable[[], bool]) -> None:
+        """A packet from an endpoint's link. `may_clear` takes from the link's allowance of handshake packets.
+
+        Raises `WireError`, or `LinkClosed` (forbidden)."""
+        now = self._clock()
+        header = parse_packet_untrusted(frame.body)
+        verdict = session.admission.check(header, port.participant, now)
+        if verdict is Pass.CLEAR:
+            if may_clear():
+                self._clear(session, header, frame.body, frame.hops, local=True)
+            else:
+                self.dropped["clear-rate"] += 1
+        elif verdict is Pass.FORWARD:
+            if session.append(header, frame.body, 1, now, local=True) is Verdict.TAKEN:
+                self.passed["endpoint"] += 1
+            self._change(session)
+        elif verdict is Pass.OVER:
+            self.dropped["session-ended"] += 1
+        else:
+            self.dropped["forbidden"] += 1
+            raise LinkClosed(CloseReason.FORBIDDEN, remote=False, detail=verdict.value)
+
+    def message(self, session: Session, port: EndpointPort, message: Control) -> None:
+        """What an endpoint's link says. Raises `LinkClosed` (forbidden) or `UnexpectedMessage`."""
+        now, by, admission = self._clock(), port.participant, session.admission
+        try:
+            match message:
+                case Want():
+                    if session.want(port.reader, message.epoch, now):
+                        port.wake()
+                case Admitted():
+                    self._learn(session, admission.admit(by, message.participants))
+                case Revoke():
+                    self._learn(session, admission.revoke(by, message.participant))
+                case End():
+                    self._learn(session, admission.end(by))
+                case Office():
+                    away_for = now - session.office_seen_at
+                    self._learn(session, admission.pass_office(by, message.participant, message.successors, away_for))
+                case _:
+                    raise UnexpectedMessage(f"{type(message).__name__} from an endpoint")
+        except PermissionError as error:
+            self.dropped["forbidden"] += 1
+            raise LinkClosed(CloseReason.FORBIDDEN, remote=False, detail=str(error)) from None
+        self._change(session)
+
+    def start(self, session: Session, port: EndpointPort, have: Iterable[Position]) -> None:
+        """A newcomer's start vector is complete. Raises `UnexpectedMessage` if it is no newcomer."""
+        if port.reader.started:
+            raise UnexpectedMessage("a have-vector is said once")
+        port.reader.start(have)
+        port.wake()
+
+    def ask(self, session: Session, epoch: int) -> None:
+        """A reader fell behind and wants a snapshot of this epoch."""
+        session.ask(epoch, self._clock())
+        self._change(session)
+
+    # --- nodes ---
+
+    def node_up(self, port: NodePort) -> None:
+        """A link to another node is up: it learns everything that is known, and what this node lacks."""
+        former = self.nodes.get(port.node)
+        if former is not None:
+            self.node_down(former)
+            former.close(CloseReason.TOO_MANY_LINKS, "the same node has called anew")
+        self.nodes[port.node] = port
+        self.overlay.link_up(port.node)
+        for session in self.sessions.values():
+            for facts in session.admission.facts():
+                port.send(facts)
+            if session.id in self.overlay.ours:
+                session.say_have(port)
+
+    def node_down(self, port: NodePort) -> None:
+        """It is gone. What it had not passed on yet, another one may have."""
+        if self.nodes.get(port.node) is not port:
+            return
+        del self.nodes[port.node]
+        self.overlay.link_down(port.node)
+        for session in self.sessions.values():
+            session.stop_carrying(port.node)
+            if session.id in self.overlay.ours:
+                for other in self.nodes.values():
+                    session.say_have(other)
+            self._change(session)
+
+    def node_packet(self, port: NodePort, frame: Frame) -> None:
+        """A packet from another node: for readers here alone. Raises `WireError`."""
+        header = parse_packet_untrusted(frame.body)
+        session = self.sessions.get(header.session)
+        if session is None or frame.hops >= MAX_HOPS:
+            self.dropped["no-session" if session is None else "too-many-hops"] += 1
+            return
+        if header.flags & Flag.CLEAR:
+            self._clear(session, header, frame.body, frame.hops, local=False)
+            return
+        now = self._clock()
+        verdict = session.append(header, frame.body, frame.hops + 1, now, local=False)
+        if verdict is Verdict.GAP and session.gap_from(session.carriers.get(port.node), header.stream, header.counter, now):
+            verdict = session.append(header, frame.body, frame.hops + 1, now, local=False)
+        if verdict is Verdict.TAKEN:
+            self.passed["node"] += 1
+        self._change(session)
+
+    def node_have(self, port: NodePort, session_id: SessionId, have: Iterable[Position]) -> None:
+        """Another node has readers of a session (its whole have-vector, put together)."""
+        session = self._session(session_id)
+        if session is not None:
+            self.overlay.has_readers(session_id, port.node)
+            session.carry(port, have)
+            self._change(session)
+
+    def node_message(self, port: NodePort, message: Control) -> None:
+        """What another node says. Raises `UnexpectedMessage`."""
+        match message:
+            case Facts():
+                self.facts(message, from_node=port.node)
+                return
+            case NodeHave(readers=False):
+                self.overlay.has_none(SessionId(message.session), port.node)
+            case NodeWant() | NodePresence():
+                pass
+            case _:
+                raise UnexpectedMessage(f"{type(message).__name__} from a node")
+        session = self.sessions.get(SessionId(message.session))
+        if session is None:
+            self.dropped["no-session"] += 1
+            return
+        carrier = session.carriers.get(port.node)
+        match message:
+            case NodeHave():
+                session.stop_carrying(port.node)
+            case NodeWant():
+                session.node_want(message.epoch, self._clock())
+            case NodePresence() if carrier is not None:
+                session.node_presence(carrier, message.here, message.away)
+            case _:
+                self.dropped["no-carrier"] += 1
+        self._change(session)
+
+    # --- facts ---
+
+    def facts(self, facts: Facts, from_node: str = "") -> bool:
+        """What the manager or another node knows. False if there is no room for its session."""
+        session = self._session(SessionId(facts.session))
+        if session is None:
+            return False
+        self._learn(session, facts, from_node=from_node)
+        return True
+
+    def manager_up(self, port: ManagerPort) -> None:
+        """The manager is there (again): it learns what it may have missed."""
+        self.manager = port
+        for session in self.sessions.values():
+            for facts in session.admission.facts():
+                self._tell_manager(facts)
+
+    def manager_down(self, port: ManagerPort) -> None:
+        if self.manager is port:
+            self.manager = None
+
+    def _session(self, session_id: SessionId) -> Session | None:
+        session = self.sessions.get(session_id)
+        if session is None:
+            if len(self.sessions) >= MAX_SESSIONS:
+                self.dropped["too-many-sessions"] += 1
+                return None
+            session = self.sessions[session_id] = Session(session_id, self.dropped, self._clock())
+        return session
+
+    def _learn(self, session: Session, facts: Facts, from_node: str = "") -> None:
+        """Merge; what was new has its effects here and goes on to whoever may not know it."""
+        now = self._clock()
+        news = session.admission.merge(facts, now)
+        if news is None:
+            return
+        session.used_at = now
+        if news.revoked:
+            session.close_revoked()
+        if news.office:
+            session.office_passed(now)
+        if news.ended:
+            log.info("session-ended", links=session.links)
+            session.end()
+        if not from_node:
+            for port in self.nodes.values():
+                port.send(news)
+        self._tell_manager(news)
+        self._change(session)
+
+    def _tell_manager(self, facts: Facts) -> None:
+        """Who organizes a running session, who was removed, whether it is over; the rest is its own or does not concern it."""
+        if self.manager is not None and (facts.office or facts.revoked or facts.ended):
+            self.manager.send(replace(facts, grants=[], admitted=[]))
+
+    # --- handshakes ---
+
+    def _clear(self, session: Session, header: PacketHeader, body: bytes, hops: int, *, local: bool) -> None:
+        """A handshake packet goes to its recipient's links at once and is never kept."""
+        frame = encode_frame(PACKET, body, hops + 1)
+        ports = session.ports.get(header.recipient, [])
+        for port in ports:
+            if port.reader.put_direct(frame):
+                port.wake()
+            else:
+                self.dropped["clear-full"] += 1
+        carriers = [c for c in session.carriers.values() if header.recipient in c.here] if local else []
+        for carrier in carriers:
+            self._clear_to_node(carrier, session.id, frame)
+        if not ports and not carriers:
+            self.dropped["clear-nobody"] += 1
+
+    def _clear_to_node(self, carrier: Carrier, session: SessionId, frame: bytes) -> None:
+        if carrier.reader.put_direct(frame):
+            carrier.port.wake(session)
+        else:
+            self.dropped["clear-full"] += 1
+
+    # --- time ---
+
+    def _change(self, session: Session) -> None:
+        if not self._changed:
+            self._on_change()
+        self._changed[session.id] = session
+
+    def flush(self) -> bool:
+        """Say what has gathered since the last time. True if it must be called again soon."""
+        now = self._clock()
+        changed, self._changed = self._changed, {}
+        for session in changed.values():
+            if session.flush(now):
+                self._changed[session.id] = session
+        return bool(self._changed)
+
+    def tick(self) -> None:
+        """Once a second."""
+        now = self._clock()
+        for session in list(self.sessions.values()):
+            session.tick(now)
+            admission = session.admission
+            if session.id in self.overlay.ours and not session.ports:
+                self.overlay.ours.discard(session.id)
+                for port in self.nodes.values():
+                    port.send(NodeHave(session.id, [], readers=False))
+            ended = admission.ended_at is not None and now - admission.ended_at >= ENDED_SESSION
+            if not session.ports and (ended or now - session.used_at >= IDLE_SESSION):
+                del self.sessions[session.id]
+
+    def _refusal(self, reason: CloseReason) -> LinkClosed:
+        self.dropped[reason] += 1
+        return LinkClosed(reason, remote=False)

@@ -1,0 +1,423 @@
+"""One session at one node: its log, who reads it here, who is where, who waits, and what the presenter must be asked.
+
+Synchronous, driven by three calls: packets (`append`), `flush` soon after something changed (what may wait 50 ms for company: `Taken`,
+`Presence`, wants, senders that may go on), `tick` every second (ages, slow readers, what must be said again). What leaves goes through
+ports: what the session needs of a link (`EndpointPort`, `NodePort`).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol, TypeVar
+
+from mcs.admission import Admission
+from mcs.fanout import Reader, Screen
+from mcs.limits import (
+    ASK_AGAIN,
+    END_GRACE,
+    END_WITHIN,
+    IDLE_LOG,
+    LOST_AFTER,
+    OWED_BYTES,
+    OWED_FOR,
+    READER_PATIENCE,
+    WANT_AGAIN,
+    WANT_EVERY,
+)
+from mcs.log import RING_OF, Queue, SessionLog, Verdict
+from wire.control import MAX_ENTRIES, Control, Lost, NodeHave, NodePresence, NodeWant, Office, Position, Presence, Taken, Want, Welcome
+from wire.control import VERSION as CONTROL_VERSION
+from wire.errors import CloseReason
+from wire.ids import Channel, ParticipantId, SessionId, Stream
+from wire.packet import PacketHeader
+
+T = TypeVar("T")
+_ALL: Final = 1 << 62  # an index beyond every ring
+
+
+class EndpointPort(Protocol):
+    """A link of a participant, as the session sees it."""
+
+    participant: ParticipantId
+    reader: Reader
+    opened_at: float
+    owing_since: float | None  # owned by the session: since when it owes too much
+
+    @property
+    def closing(self) -> bool: ...
+    def send(self, message: Control) -> None: ...
+    def wake(self) -> None: ...
+    def close(self, reason: CloseReason, detail: str = "") -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class NodePort(Protocol):
+    """A link to another node."""
+
+    node: str
+
+    def send(self, message: Control) -> None: ...
+    def wake(self, session: SessionId) -> None: ...
+    def close(self, reason: CloseReason, detail: str = "") -> None: ...
+
+
+class Carrier:
+    """Another node that has readers of the session, and what it is owed."""
+
+    __slots__ = ("asked_at", "here", "port", "reader")
+
+    def __init__(self, port: NodePort, reader: Reader) -> None:
+        self.port = port
+        self.reader = reader
+        self.here: set[ParticipantId] = set()  # participants with a link there, as it says
+        self.asked_at = float("-inf")  # when it was last asked again because of a gap
+
+
+class Session:
+    """Owned by the relay; all fields change only in its calls."""
+
+    def __init__(self, session: SessionId, dropped: Counter[str], now: float) -> None:
+        self.id = session
+        self.admission = Admission(session)
+        self.log = SessionLog()
+        self.dropped = dropped
+        self.ports: dict[ParticipantId, list[EndpointPort]] = {}
+        self.carriers: dict[str, Carrier] = {}
+        self.used_at = now  # when something was last learned of it, or a link was there
+        self.office_seen_at = now
+        self._moved: set[ParticipantId] = set()  # whose presence changed since it was last said
+        self._moved_here: set[ParticipantId] = set()  # the same of this node's own links, for other nodes
+        self._taken: dict[ParticipantId, set[Stream]] = {}  # what is to be acknowledged
+        self._waiting: dict[ParticipantId, float] = {}  # senders over their share, since when
+        self._gaps: dict[Stream, float] = {}  # what other nodes are asked for, since when
+        self._wanted: int | None = None  # the epoch of the want that is open
+        self._wanted_after = 0  # the screen index behind which the answer must begin
+        self._wanted_at = float("-inf")  # when it was last said
+        self._wanted_said = False
+
+    # --- who is here ---
+
+    @property
+    def links(self) -> int:
+        return sum(map(len, self.ports.values()))
+
+    def all_ports(self) -> Iterator[EndpointPort]:
+        return (port for ports in self.ports.values() for port in ports)
+
+    def attach(self, port: EndpointPort, now: float) -> None:
+        """A link comes up. Its reader is in place."""
+        self.used_at = now
+        ports = self.ports.setdefault(port.participant, [])
+        ports.append(port)
+        if len(ports) == 1:
+            self._note_moved(port.participant)
+        if self.admission.ended:
+            self._only_log(port)
+        elif port.participant == self.admission.office:
+            self._say_presence([port], set(self.ports).union(*(c.here for c in self.carriers.values())))
+        if port.participant in self._waiting:
+            port.pause()
+
+    def detach(self, port: EndpointPort, now: float) -> None:
+        """A link is gone."""
+        self.used_at = now
+        ports = self.ports.get(port.participant, [])
+        if port in ports:
+            ports.remove(port)
+        if not ports and self.ports.pop(port.participant, None) is not None:
+            self._note_moved(port.participant)
+            self._taken.pop(port.participant, None)
+
+    def is_here(self, participant: ParticipantId) -> bool:
+        """Whether it has a link, at any node."""
+        return participant in self.ports or any(participant in carrier.here for carrier in self.carriers.values())
+
+    def welcome(self, participant: ParticipantId, node: str) -> tuple[Welcome, list[Taken]]:
+        """The answer to a hello, and the rest of what does not fit into it."""
+        office, have = self.admission.office, self.log.have
+        taken = self.log.taken_of(participant)
+        welcome = Welcome(
+            version=CONTROL_VERSION,
+            node=node,
+            key_counter=have.last(Stream(office, participant, Channel.KEY)),
+            log_counter=have.last(Stream(office, ParticipantId(0), Channel.LOG)),
+            taken=taken[:MAX_ENTRIES],
+            office=office,
+        )
+        return welcome, [Taken(part) for part in _parts(taken[MAX_ENTRIES:])]
+
+    def carry(self, port: NodePort, have: Iterable[Position]) -> Carrier:
+        """Another node has readers: it gets all it lacks and what comes. Asked again, it starts over from its have-vector."""
+        carrier = self.carriers.get(port.node)
+        if carrier is None:
+            carrier = self.carriers[port.node] = Carrier(port, Reader(self.log, None, self.dropped))
+            carrier.reader.start(have)
+            carrier.reader.start_from_snapshot()
+        else:
+            carrier.reader.start(have)
+        for part in _ids(self.ports):
+            port.send(NodePresence(self.id, part, []))
+        port.wake(self.id)
+        return carrier
+
+    def stop_carrying(self, node: str) -> None:
+        carrier = self.carriers.pop(node, None)
+        if carrier is not None:
+            self._moved |= carrier.here
+
+    def node_presence(self, carrier: Carrier, here: Iterable[int], away: Iterable[int]) -> None:
+        """What another node says of its own links."""
+        came, went = set(map(ParticipantId, here)), set(map(ParticipantId, away))
+        self._moved |= (came - carrier.here) | (went & carrier.here)
+        carrier.here = (carrier.here | came) - went
+
+    def office_passed(self, now: float) -> None:
+        """Everybody learns who organizes now, and its holder who is here."""
+        self.office_seen_at = now
+        for port in self.all_ports():
+            port.send(Office(self.admission.office, list(self.admission.successors)))
+        everybody = set(self.ports).union(*(c.here for c in self.carriers.values()))
+        self._say_presence(self.ports.get(self.admission.office, []), everybody)
+
+    def _note_moved(self, participant: ParticipantId) -> None:
+        self._moved.add(participant)
+        self._moved_here.add(participant)
+
+    def _say_presence(self, ports: list[EndpointPort], moved: set[ParticipantId]) -> None:
+        here = _ids(p for p in moved if self.is_here(p))
+        away = _ids(p for p in moved if not self.is_here(p))
+        for port in ports:
+            for part in here:
+                port.send(Presence(part, []))
+            for part in away:
+                port.send(Presence([], part))
+
+    # --- packets ---
+
+    def append(self, header: PacketHeader, body: bytes, hops: int, now: float, *, local: bool) -> Verdict:
+        """Take a packet into the log, and wake those who may get it."""
+        office = header.sender == self.admission.office
+        verdict = self.log.append(header, body, hops, now, local=local, office=office)
+        if verdict in (Verdict.TAKEN, Verdict.REPEATED) and header.sender in self.ports and header.channel in _ACKNOWLEDGED:
+            self._taken.setdefault(header.sender, set()).add(header.stream)
+        if verdict is not Verdict.TAKEN:
+            self.dropped[verdict] += 1
+            return verdict
+        for port in self.all_ports():
+            if port.participant != header.sender and header.recipient in (0, port.participant):
+                port.wake()
+        if local:
+            for carrier in self.carriers.values():
+                carrier.port.wake(self.id)
+        if header.channel in _SHARED and self.log.over(header.sender) and header.sender not in self._waiting:
+            self._hold_back(header.sender, office, now)
+        if header.channel == Channel.SNAPSHOT and self._wanted is not None:
+            begun = self.log.snapshot_for(self._wanted, self._wanted_after - 1)
+            self._wanted = None if begun else self._wanted
+        if self._gaps:
+            self._gaps.pop(header.stream, None)
+        return verdict
+
+    def gap_from(self, carrier: Carrier | None, stream: Stream, counter: int, now: float) -> bool:
+        """Another node's packet leaves a gap: ask again. True once it has stood for so long that it counts as lost; go on then."""
+        since = self._gaps.setdefault(stream, now)
+        if now - since >= LOST_AFTER:
+            self.log.have.jump(stream, counter - 1)
+            del self._gaps[stream]
+            for port in self.all_ports():
+                if stream.recipient in (0, port.participant) and port.participant != stream.sender and port.reader.started:
+                    port.send(Lost([(*stream, counter - 1)]))
+            self.dropped["lost"] += 1
+            return True
+        if carrier is not None and now - carrier.asked_at >= ASK_AGAIN:
+            carrier.asked_at = now
+            self.say_have(carrier.port)
+        return False
+
+    def say_have(self, port: NodePort) -> None:
+        """This node has readers and lacks what it does not list."""
+        parts = self.log.have.parts()
+        for number, part in enumerate(parts, 1):
+            port.send(NodeHave(self.id, part, more=number < len(parts)))
+
+    def say_lost(self, port: EndpointPort, lost: list[Position]) -> None:
+        for part in _parts(lost):
+            port.send(Lost(part))
+
+    # --- senders that wait ---
+
+    def _readers(self) -> Iterator[Reader]:
+        yield from (port.reader for port in self.all_ports() if not port.closing)
+        yield from (carrier.reader for carrier in self.carriers.values())
+
+    def _floors(self) -> list[int]:
+        """By ring: the lowest cursor of any linked reader."""
+        floors = [_ALL] * len(Queue)
+        for reader in self._readers():
+            for queue in (Queue.KEYS, Queue.TALK):
+                floors[queue] = min(floors[queue], reader.floor(queue))
+        return floors
+
+    def _hold_back(self, sender: ParticipantId, office: bool, now: float) -> None:
+        if self.log.make_room(sender, self._floors()):
+            return
+        if office:  # never waits: who is behind loses, and resumes from another node or asks again
+            self.log.make_room(sender, [_ALL] * len(Queue))
+            return
+        self._waiting[sender] = now
+        for port in self.ports.get(sender, []):
+            port.pause()
+
+    def _let_go(self, now: float) -> None:
+        """Senders whose packets have been read go on; readers that kept one waiting for too long are cut."""
+        for sender, since in list(self._waiting.items()):
+            patient = now - since < READER_PATIENCE
+            while not self.log.make_room(sender, self._floors()) and not patient:
+                oldest = self.log.oldest_of(sender)
+                queue = RING_OF[Channel(oldest.stream.channel)]
+                for port in list(self.all_ports()):
+                    if not port.closing and port.reader.cursors[queue] <= oldest.index:
+                        port.close(CloseReason.SLOW_READER, "others had to wait for it")
+                for carrier in self.carriers.values():  # a node finds the gap by itself, and asks
+                    carrier.reader.cursors[queue] = max(carrier.reader.cursors[queue], oldest.index + 1)
+            if not self.log.over(sender):
+                del self._waiting[sender]
+                for port in self.ports.get(sender, []):
+                    port.resume()
+
+    # --- wants ---
+
+    def want(self, reader: Reader, epoch: int, now: float) -> bool:
+        """A reader wants a snapshot. True if it is served from the log."""
+        if reader.want(epoch):
+            return True
+        self.ask(epoch, now)
+        return False
+
+    def ask(self, epoch: int, now: float) -> None:
+        """Merge a want into what the presenter is asked."""
+        if self._wanted is None or epoch > self._wanted:
+            self._wanted = epoch
+            self._wanted_after = self.log.rings[Queue.SCREEN].head
+            self._wanted_said = False
+        self._say_want(now)
+
+    def node_want(self, epoch: int, now: float) -> None:
+        """Another node's reader wants one. A snapshot that has just begun is on its way there."""
+        for snapshot in (self.log.building, self.log.snapshot):
+            first = self.log.rings[Queue.SCREEN].get(snapshot.first) if snapshot else None
+            if snapshot and first and first.local and snapshot.epoch >= epoch and now - first.at < WANT_AGAIN:
+                return
+        if self.log.screen_sender in self.ports or self.log.screen_sender is None:
+            self.ask(epoch, now)
+
+    def _say_want(self, now: float) -> None:
+        """To the last one who showed something; if it is not known, or does not answer, to all who may show something."""
+        if self._wanted is None or now - self._wanted_at < (WANT_AGAIN if self._wanted_said else WANT_EVERY):
+            return
+        presenter = self.log.screen_sender
+        ports = self.ports.get(presenter, []) if presenter is not None else []
+        if not ports or self._wanted_said:
+            ports = [port for port in self.all_ports() if port.participant in self.admission.admitted]
+        for port in ports:
+            port.send(Want(self._wanted))
+        if presenter not in self.ports or self._wanted_said:
+            for carrier in self.carriers.values():
+                carrier.port.send(NodeWant(self.id, self._wanted))
+        self._wanted_at, self._wanted_said = now, True
+
+    def _want_again(self, now: float) -> None:
+        wanting = [r.want_epoch for r in self._readers() if r.screen is Screen.WANTING]
+        if not wanting:
+            return
+        if self._wanted is None:
+            self.ask(max(wanting), now)
+        self._say_want(now)
+
+    # --- the end, and revocations ---
+
+    def end(self) -> None:
+        """Everything but what is owed of the log stops; `flush` closes the links."""
+        for port in self.all_ports():
+            self._only_log(port)
+
+    def _only_log(self, port: EndpointPort) -> None:
+        port.reader.only_log = True
+        port.wake()
+
+    def _close_ended(self, now: float) -> None:
+        ended_at = self.admission.ended_at
+        for port in list(self.all_ports()) if ended_at is not None else []:
+            since = now - max(port.opened_at, ended_at or 0.0)
+            if since >= END_WITHIN or (since >= END_GRACE and not port.reader.pending()):
+                port.close(CloseReason.ENDED)
+
+    def close_revoked(self) -> None:
+        for participant in self.admission.revoked & set(self.ports):
+            for port in list(self.ports[participant]):
+                port.close(CloseReason.REVOKED)
+
+    # --- time ---
+
+    def flush(self, now: float) -> bool:
+        """Say what has gathered. True if there is more to look after soon."""
+        for participant, streams in self._taken.items():
+            positions: list[Position] = [(*stream, self.log.have.last(stream)) for stream in streams]
+            for port in self.ports.get(participant, []):
+                for part in _parts(positions):
+                    port.send(Taken(part))
+        self._taken.clear()
+        if self._moved:
+            self._say_presence(self.ports.get(self.admission.office, []), self._moved)
+            self._moved = set()
+        if self._moved_here:
+            came = _ids(p for p in self._moved_here if p in self.ports)
+            went = _ids(p for p in self._moved_here if p not in self.ports)
+            for carrier in self.carriers.values():
+                for ids in came:
+                    carrier.port.send(NodePresence(self.id, ids, []))
+                for ids in went:
+                    carrier.port.send(NodePresence(self.id, [], ids))
+            self._moved_here = set()
+        self._let_go(now)
+        self._say_want(now)
+        self._close_ended(now)
+        return bool(self._waiting) or (self._wanted is not None and not self._wanted_said) or (self.admission.ended and bool(self.ports))
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        if self.ports:
+            self.used_at = now
+        if self.is_here(self.admission.office):
+            self.office_seen_at = now
+        if not self.admission.ended:  # what an ended session has is read until it is forgotten
+            following = [r.floor(Queue.SCREEN) for r in self._readers() if r.screen in (Screen.LEVEL, Screen.SNAPSHOT)]
+            self.log.expire(now, min(following, default=_ALL))
+        for port in list(self.all_ports()):
+            self._judge(port, now)
+        self._want_again(now)
+        if now - self.used_at >= IDLE_LOG and not self.carriers and not self.admission.ended:
+            self.log = SessionLog()
+
+    def _judge(self, port: EndpointPort, now: float) -> None:
+        """A reader that owes too much for too long is cut."""
+        if not port.reader.started or port.reader.owed() <= OWED_BYTES:
+            port.owing_since = None
+        elif port.owing_since is None:
+            port.owing_since = now
+        elif now - port.owing_since >= OWED_FOR:
+            port.close(CloseReason.SLOW_READER)
+
+
+_SHARED: Final = frozenset((Channel.KEY, Channel.LOG, Channel.CHAT, Channel.WHISPER, Channel.INPUT))
+"""The channels of which a sender has a share."""
+_ACKNOWLEDGED: Final = _SHARED | {Channel.FILE}
+
+
+def _parts(whole: list[T]) -> list[list[T]]:
+    """In lists that fit into one message each."""
+    return [whole[at : at + MAX_ENTRIES] for at in range(0, len(whole), MAX_ENTRIES)]
+
+
+def _ids(participants: Iterable[ParticipantId]) -> list[list[int]]:
+    return _parts(sorted(map(int, participants)))
