@@ -33,6 +33,11 @@ class Flag(IntFlag):
     CLEAR = 16  # handshake: neither encrypted nor authenticated by a key
 
 
+# plain numbers for the parser: an operation on an IntFlag costs more than all the rest of it
+_CLEAR: Final = int(Flag.CLEAR)
+_CLEAR_MESSAGE: Final = int(Flag.CLEAR | Flag.LAST)
+
+
 class Delivery(Enum):
     """How relays treat a channel."""
 
@@ -109,8 +114,8 @@ def parse_packet_untrusted(packet: bytes | memoryview) -> PacketHeader:
         raise MalformedPacket
     if (recipient != 0) != (channel in UNICAST_CHANNELS) or recipient == sender:
         raise MalformedPacket
-    if flags & Flag.CLEAR:
-        if channel != Channel.KEY or flags != Flag.CLEAR | Flag.LAST:
+    if flags & _CLEAR:
+        if channel != Channel.KEY or flags != _CLEAR_MESSAGE:
             raise MalformedPacket
     elif size < HEADER_SIZE + TAG_SIZE:
         raise MalformedPacket
