@@ -16,7 +16,8 @@ import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, TypeVar
+from contextlib import aclosing
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 import structlog
@@ -170,36 +171,25 @@ def create_app(desk: Desk) -> ASGIApp:
             Route("/api/v1/sessions/{session}/end", end, methods=["POST"]),
             Route("/api/v1/sessions/{session}/revoke", revoke, methods=["POST"]),
         ],
-        exception_handlers={Refusal: _refused, HTTPException: _not_routed},
+        exception_handlers={Refusal: _refused, HTTPException: _not_routed, ClientDisconnect: _hung_up, Exception: _broken},
     )
     app.router.redirect_slashes = False
     return _Outermost(app)
 
 
 class _Outermost:
-    """Nothing leaves the application but an answer: a defect is logged, without the request, and told as `internal-error`."""
+    """A defect is logged, without the request. (Starlette has answered `internal-error` by then, and raises it again.)"""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def sending(message: Any) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
         try:
-            await self._app(scope, receive, sending)
-        except ClientDisconnect:
-            pass
+            await self._app(scope, receive, send)
         except Exception:
             if scope["type"] != "http":
                 raise
             log.exception("request-failed")
-            if not begun:
-                await _problem(_Defect())(scope, receive, send)
 
 
 def _json(content: object, status: int = 200) -> Response:
@@ -237,6 +227,14 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     return response
 
 
+async def _hung_up(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody reads it
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return _problem(_Defect())
+
+
 async def _organizer(desk: Desk, request: Request) -> Organizer:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
@@ -248,10 +246,11 @@ async def _body_untrusted(request: Request, kind: type[T]) -> T:
     """The body as its type. Raises `RequestMalformed`, and by name what is too large, too slow or no JSON. Never quotes a value."""
     body = bytearray()
     with trio.move_on_after(BODY_WITHIN) as within:
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY:
-                raise _BodyTooLarge
+        async with aclosing(request.stream()) as parts:
+            async for part in parts:
+                body += part
+                if len(body) > MAX_BODY:
+                    raise _BodyTooLarge
     if within.cancelled_caught:
         raise _BodyTooSlow
     if not body and issubclass(kind, Nothing):

@@ -1,6 +1,7 @@
 """A real manager in this process, over real TLS, with relays that speak `wire.control` through `net`."""
 
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,8 +13,11 @@ import pytest
 import structlog
 import trio
 
-from manager import accounts
+from manager import accounts, desk
 from manager.__main__ import serve
+from manager.api import create_app
+from manager.desk import Desk
+from manager.nodes import Nodes
 from manager.settings import load_settings
 from manager.store import Store
 from net.pki import create_ca, enrol
@@ -75,3 +79,15 @@ def manage(pki: Pki, tmp_path: Path) -> Manage:
             nursery.cancel_scope.cancel()
 
     return run
+
+
+@pytest.fixture
+async def app(store: Store, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    """The application without TLS, called as an organizer, with a real store and no relay."""
+    monkeypatch.setattr(desk, "REFUSED_AFTER", 0.0)
+    key = store.write_now(accounts.add_organizer, "ann", 1.0)
+    settings = load_settings(None, stranger_burst=1e6, strangers_burst=1e6)
+    api = create_app(Desk(store, Nodes(pki.manager.name, store, time.time), settings, time.time))
+    headers = {"authorization": f"Bearer {accounts.key_text(key)}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="https://manager/api/v1", headers=headers) as client:
+        yield client
