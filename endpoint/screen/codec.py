@@ -365,8 +365,9 @@ class _BoundedStream:
     """One zstd stream, from which each update must give exactly the bytes that its rectangles need.
 
     zstandard has a reader that fills a buffer of ours, so nothing is ever decompressed that has no place. But it takes
-    an empty read for the end of the stream for good. So its source raises when an update's bytes are used up, which
-    leaves the reader where it is, ready for the next update.
+    an empty read for the end of the stream, for good. So its source raises when an update's bytes are used up, which
+    leaves the reader where it is, ready for the next update. (`readinto` would lose its count when that happens;
+    `readinto1` returns before it asks again.)
     """
 
     class _UsedUp(Exception):
@@ -385,18 +386,17 @@ class _BoundedStream:
 
     def read_untrusted(self, packed: bytes, size: int) -> _Bytes:
         """`size` bytes out of `packed`, all of it and no more. Raises ScreenError `bad-update`."""
-        planes = np.empty(size, np.uint8)
-        self._packed = packed
+        planes = np.empty(size + 1, np.uint8)  # room for one byte too many, to see it
+        self._packed, got = packed, 0
         try:
-            got = self._reader.readinto(planes)
-            if got != size:
-                raise _bad_update("the compression stream ends within it")
-            try:
-                self._reader.readinto(bytearray(1))
-            except self._UsedUp:
-                return planes
-            raise _bad_update("more bytes than its rectangles need")
+            while got <= size:
+                more = self._reader.readinto1(planes[got:])
+                if not more:
+                    raise _bad_update("the compression stream ends within it")
+                got += more
         except self._UsedUp:
-            raise _bad_update("fewer bytes than its rectangles need") from None
+            if got == size:
+                return planes[:size]
         except zstandard.ZstdError as error:
             raise _bad_update(str(error)) from None
+        raise _bad_update("its rectangles need more or fewer bytes than there are")
