@@ -8,6 +8,7 @@ server up for ever. Here idle connections end at once, running requests have a g
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import structlog
@@ -83,13 +84,17 @@ class _Server:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as life:
                 await life.start(lifespan.handle_lifespan)
-                await lifespan.wait_for_startup()
+                with suppress(
+                    trio.BrokenResourceError, trio.ClosedResourceError
+                ):  # the application has no use for a lifespan and says so by returning
+                    await lifespan.wait_for_startup()
                 async with trio.open_nursery() as connections:
                     task_status.started(connections)
                     await self._stopping.wait()
                     await self._context.terminated.set()
                     await self._close_by_force_after_the_grace(connections)
-                await lifespan.wait_for_shutdown()
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await lifespan.wait_for_shutdown()
                 life.cancel_scope.cancel()
 
     async def _close_by_force_after_the_grace(self, connections: trio.Nursery) -> None:

@@ -107,10 +107,10 @@ class TlsStream(trio.abc.Stream):
                 self.peer = peer_name_of(certificate)
                 if self.peer is None:
                     raise TlsRefused(TlsReason.WRONG_ROLE, remote=False, detail="The certificate names no server of a cluster.")
-        except SSL.Error as error:
-            refused = refusal(error, verdict)
+        except (SSL.Error, TlsRefused) as error:
+            refused = error if isinstance(error, TlsRefused) else refusal(error, verdict)
             self._broken = True
-            if refused.reason is TlsReason.LOST:
+            if refused.reason in (TlsReason.LOST, TlsReason.TIMEOUT):
                 self.close_now()
             else:
                 await self.aclose()  # with a little patience: our alert must arrive

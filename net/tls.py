@@ -148,7 +148,10 @@ def server_context(identity: Identity, *, ask_peer: bool, alpn: Sequence[bytes] 
     spoken = tuple(alpn)
 
     def choose(_: SSL.Connection, offered: list[bytes]) -> bytes:
-        return next((protocol for protocol in spoken if protocol in offered), b"")  # b"": alert no_application_protocol
+        for protocol in spoken:
+            if protocol in offered:
+                return protocol
+        raise TlsRefused(TlsReason.UNSUPPORTED, remote=False, detail="The caller speaks another protocol.")  # alert no_application_protocol
 
     context.set_alpn_select_callback(choose)
     return context
