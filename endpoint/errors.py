@@ -28,6 +28,7 @@ EndpointError
 ├── Congested                 congested         the network takes less than is being sent
 ├── ManagerRefused            (the manager's own name and sentence)
 ├── ManagerUnreachable        manager-unreachable
+├── NoManager                 manager-unknown   neither the link nor this machine says where the meeting is
 ├── NoRelay                   relay-unreachable
 ├── MalformedLink             link-malformed
 └── NoPassword                password-missing
@@ -177,6 +178,11 @@ class ManagerRefused(EndpointError):
 class ManagerUnreachable(EndpointError):
     name: ClassVar[str] = "manager-unreachable"
     sentence: ClassVar[str] = "The service manager cannot be reached. Is it running, and is its address right?"
+
+
+class NoManager(EndpointError):
+    name: ClassVar[str] = "manager-unknown"
+    sentence: ClassVar[str] = "Where is this meeting? Paste its whole link, or name the service manager and its CA (--manager, --ca)."
 
 
 class NoRelay(EndpointError):

@@ -74,9 +74,19 @@ class ManagerApi:
     async def end(self, session: SessionId) -> None:
         await self._post(f"/api/v1/sessions/{session:016x}/end", {})
 
+    async def running_session(self, meeting: MeetingId) -> SessionId | None:
+        """The session that one of this organizer's meetings runs now; None if it runs none, or there is no such meeting."""
+        listed = await self._call("GET", "/api/v1/meetings")
+        sessions = _read(lambda: {int(made["meeting_id"]): made["session"] for made in listed["meetings"]})
+        found = sessions.get(meeting)
+        return None if found is None else _read(lambda: SessionId(int(found, 16)))
+
     async def _post(self, path: str, body: dict[str, object], seconds: float = CALL_WITHIN) -> Any:
+        return await self._call("POST", path, seconds, body)
+
+    async def _call(self, method: str, path: str, seconds: float = CALL_WITHIN, body: dict[str, object] | None = None) -> Any:
         try:
-            answer = await self._client.post(path, json=body, headers=self._headers, timeout=seconds)
+            answer = await self._client.request(method, path, json=body, headers=self._headers, timeout=seconds)
         except httpx.HTTPError as error:
             detail = str(error) or type(error).__name__
             raise ManagerUnreachable(f"{ManagerUnreachable.sentence} ({self._client.base_url}: {detail})") from None
