@@ -109,6 +109,7 @@ class Presenter:
             try:
                 await self._frame()
             except EndpointError:
+                self._broken = True  # the encoder is ahead of the viewers
                 return  # the right, the link or the session ended in between
         if session.state.presenter != session.me:
             self._set(OnAir.OFF)

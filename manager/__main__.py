@@ -22,7 +22,7 @@ from manager.store import Store
 from net.http import serve_asgi
 from net.listener import listen, serve_tls
 from net.pki import Identity, expiry_warning
-from net.process import configure_logging, die_with_parent, exit_with_parent, run, until_told_to_stop
+from net.process import configure_logging, exit_with_parent, run, until_told_to_stop
 from net.tap import Tap
 from net.tls import FRAMES, HTTP, server_context
 
@@ -89,8 +89,6 @@ _store = click.option("--store", help="SQLite file or database URL.")
 @click.option("--exit-with-parent", "parent", is_flag=True, help="Stop when standard input ends.")
 def serve_command(config: Path | None, as_json: bool, log_json: bool, parent: bool, **flags: Any) -> None:
     """Serve the API and the relays until SIGINT or SIGTERM."""
-    if parent:
-        die_with_parent()
     configure_logging(log_json, logging.INFO)
 
     def ready(api_port: int, node_port: int) -> None:

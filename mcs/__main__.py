@@ -9,7 +9,7 @@ import trio
 
 from mcs.node import Node
 from mcs.settings import read_settings
-from net.process import configure_logging, die_with_parent, exit_with_parent, run, until_told_to_stop
+from net.process import configure_logging, exit_with_parent, run, until_told_to_stop
 
 
 @click.command("mcs", context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,8 +36,6 @@ def mcs(
     with_parent: bool,
 ) -> None:
     """Run a relay: it forwards sealed packets between the members of sessions, and to other relays. It cannot open them."""
-    if with_parent:
-        die_with_parent()
     configure_logging(log_json)
     flags = {"identity": identity, "listen": listen, "advertise": advertise, "managers": managers, "region": region, "tap": tap}
 

@@ -3,21 +3,17 @@
 Exit codes: 0 done; 1 refused or failed by a named error, with one sentence on stderr; 2 wrong usage (click's own).
 """
 
-import ctypes
 import logging
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import click
 import structlog
 import trio
 
 from wire.errors import ParleyError
-
-_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 def configure_logging(json: bool, level: int = logging.INFO) -> None:
@@ -39,15 +35,6 @@ def configure_logging(json: bool, level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-
-
-def die_with_parent() -> None:
-    """The kernel ends this process when the thread that started it ends, however that happens. Linux alone; elsewhere no effect.
-
-    Call it first thing. If the parent was gone before, `exit_with_parent` sees the closed pipe.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 async def exit_with_parent(scope: trio.CancelScope) -> None:

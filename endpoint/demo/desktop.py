@@ -120,7 +120,7 @@ async def paint(display: str) -> None:
             x.core.PolyFillRectangle(window, context, 1, [xproto.RECTANGLE.synthetic(*at[1], SQUARE, SQUARE)])
             x.flush()
             await trio.sleep(_MOVES_EVERY)
-    # the window stays until this process ends
+    await trio.sleep_forever()  # the window stays until this process is ended
 
 
 if __name__ == "__main__":

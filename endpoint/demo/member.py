@@ -30,7 +30,7 @@ from endpoint.screen.x11 import X11Source
 from endpoint.session import Session
 from endpoint.ticket import Ticket
 from endpoint.watch import Watcher
-from net.process import configure_logging, die_with_parent
+from net.process import configure_logging
 from net.tls import client_context
 from wire.errors import ParleyError
 from wire.ids import MeetingId
@@ -164,6 +164,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent()
     configure_logging(json=True)
     trio.run(main)
