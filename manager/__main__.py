@@ -40,15 +40,16 @@ async def serve(settings: Settings, *, parent: bool = False, ready: Callable[[in
     store = Store(settings.store, claim=True)
     try:
         nodes = Nodes(identity.name, store, time.time)
-        app = create_app(Desk(store, nodes, settings, time.time))
+        desk = Desk(store, nodes, settings, time.time)
         async with trio.open_nursery() as nursery:
             await nursery.start(nodes.run)
+            nursery.start_soon(desk.run)
             callers = await listen(settings.api_host or None, settings.api_port)
             relays = await listen(settings.node_host or None, settings.node_port)
             node_context = server_context(identity, ask_peer=True, alpn=[FRAMES])
             api_context = server_context(identity, ask_peer=False, alpn=[HTTP])
             node_addresses = await nursery.start(partial(serve_tls, relays, node_context, nodes.serve, tap=tap))
-            api_addresses = await nursery.start(partial(serve_asgi, app, callers, api_context, tap=tap))
+            api_addresses = await nursery.start(partial(serve_asgi, create_app(desk), callers, api_context, tap=tap))
             if parent:
                 nursery.start_soon(exit_with_parent, nursery.cancel_scope)
             await nursery.start(_stop_when_told, nursery.cancel_scope)

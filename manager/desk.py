@@ -10,7 +10,7 @@ strangers together. The holder of the right invitation is told "not open yet", a
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +19,7 @@ import trio
 
 from manager import accounts, meetings, tickets
 from manager.accounts import Organizer
-from manager.errors import MeetingUnavailable, NoRelay, NotOpenYet, Throttled
+from manager.errors import MeetingUnavailable, NoRelay, NotOpenYet, StoreUnavailable, Throttled
 from manager.hidden import Hidden
 from manager.meetings import Meeting, Standing
 from manager.nodes import Nodes
@@ -36,6 +36,7 @@ MAX_PATIENCE: Final = 25.0
 """Seconds that one request of a waiting guest is held."""
 MAX_WAITING: Final = 10_000
 """Guests held at once; the others are told to ask again."""
+HOUR: Final = 3600.0
 ASK_AGAIN: Final = 2.0
 """Seconds after which a guest who does not wait here asks again."""
 
@@ -63,6 +64,15 @@ class Desk:
             Rate(settings.stranger_rate, settings.stranger_burst), Rate(settings.strangers_rate, settings.strangers_burst)
         )
         self._guests = Throttle(Rate(settings.guest_rate, settings.guest_burst), Rate(settings.guests_rate, settings.guests_burst))
+
+    async def run(self) -> None:
+        """End abandoned sessions, at the start and every hour."""
+        while True:
+            with suppress(StoreUnavailable):
+                for session in await self._store.write(tickets.end_abandoned, self._clock()):
+                    log.info("session-ended", by="nobody")
+                    self._nodes.announce(tickets.ended_facts(session))
+            await trio.sleep(HOUR)
 
     async def organizer(self, key: Hidden) -> Organizer:
         """Raises `KeyRefused`."""

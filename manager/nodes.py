@@ -9,10 +9,12 @@ A relay is *live* while its link is up. It stays a *member* for `LINGER` seconds
 in the store), because a lost link to the manager is no reason for relays to part from each other. A membership's epoch is the number of
 this start ‖ a count, so it rises for ever.
 
-Facts only add, so their order does not matter and a relay that connects in the middle of anything ends up knowing all. A relay that leaves
-facts unacknowledged for `SILENCE` seconds is cut off; it comes back and is told again.
+Facts only add, so their order does not matter, and a relay that connects in the middle of anything ends up knowing all. A relay that says
+something of a session that has ended is told so. A relay that does not acknowledge (it has no room, or is stuck) is passed over by tickets
+for `SILENCE` seconds; whether its link is alive is for keep-alive to say.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -36,12 +38,13 @@ from net.tls import TlsRefused, check_peer
 from wire.control import MAX_ENTRIES, VERSION, Control, Facts, FactsAck, Load, Membership, NodeHello, NodeInfo, NodeWelcome
 from wire.errors import CloseReason, LinkClosed, UnexpectedMessage, UnsupportedVersion
 from wire.frame import Frame
+from wire.ids import SessionId
 from wire.link import Side
 
 ACK_WITHIN: Final = 2.0
 """Seconds that a ticket waits for its relay."""
 SILENCE: Final = 10.0
-"""Seconds after which unacknowledged facts end a link."""
+"""Seconds for which unacknowledged facts are remembered."""
 LINGER: Final = 15.0
 """Seconds for which a relay without a link stays a member."""
 UNREAD: Final = 256
@@ -119,22 +122,27 @@ class NodeLink:
 
     def tell(self, facts: Facts, receipt: Receipt) -> None:
         """Send facts; the receipt learns when they are acknowledged, or that the link is gone."""
-        now = trio.current_time()
-        since, _ = next(iter(self._unacked.values()), (now, None))
-        if now - since > SILENCE:
-            self.connection.close(CloseReason.SLOW_READER, "facts were not acknowledged in time")
         if self.connection.closing:
             return
         self._serial += 1
-        self._unacked[self._serial] = now, receipt
+        self._unacked[self._serial] = trio.current_time(), receipt
         receipt.waiting.add(self.peer.node)
         self.connection.send(replace(facts, serial=self._serial))
 
-    def forget(self) -> None:
-        """The link is gone: nothing more is acknowledged."""
-        for _, receipt in self._unacked.values():
+    @property
+    def deaf(self) -> bool:
+        """It has left facts unacknowledged for longer than a ticket waits."""
+        oldest, _ = next(iter(self._unacked.values()), (math.inf, None))
+        return trio.current_time() - oldest > ACK_WITHIN
+
+    def forget(self, before: float = math.inf) -> None:
+        """What was told until then is not acknowledged any more."""
+        late = [serial for serial, (since, _) in self._unacked.items() if since < before]
+        for serial in late:
+            _, receipt = self._unacked.pop(serial)
             receipt.settle(self.peer.node, acked=False)
-        self._unacked.clear()
+        if late:
+            log.warning("facts-unacknowledged", node=self.peer.node, times=len(late))
 
 
 class Nodes:
@@ -158,7 +166,10 @@ class Nodes:
         task_status.started()
         while True:
             await trio.sleep(1.0)
-            late = [node for node, since in self._gone.items() if trio.current_time() - since >= LINGER]
+            now = trio.current_time()
+            for link in self._live.values():
+                link.forget(now - SILENCE)
+            late = [node for node, since in self._gone.items() if now - since >= LINGER]
             if late:
                 await self._forget(late)
 
@@ -203,8 +214,9 @@ class Nodes:
         log.info("node-live", node=node, live=len(self._live))
 
     def loads(self) -> list[NodeLoad]:
-        """The live relays, with what was placed on each since it last said how busy it is."""
-        return [NodeLoad(link.load.node, link.load.links + link.placed, link.load.sessions) for link in self._live.values()]
+        """The live relays that answer, with what was placed on each since it last said how busy it is; all, if none answers."""
+        live = [link for link in self._live.values() if not link.deaf] or self._live.values()
+        return [NodeLoad(link.load.node, link.load.links + link.placed, link.load.sessions) for link in live]
 
     def placed(self, node: str) -> None:
         """A ticket sends its holder there."""
@@ -234,15 +246,14 @@ class Nodes:
         await link.greeted.wait()
         try:
             await self._store.write(remember_node, self._members[link.peer.node])
-            running, ended = await self._store.read(tickets.sessions_to_tell, self._clock())
-            for session in [*running, *ended]:
+            for session in await self._store.read(tickets.running_sessions):
                 for facts in await self._store.read(tickets.facts_of, session):
                     receipt = Receipt()
                     link.tell(facts, receipt)
                     with trio.move_on_after(SILENCE):
                         await receipt.wait(link.peer.node)
                     if not receipt.acked:
-                        return link.connection.close(CloseReason.SLOW_READER, "facts were not acknowledged in time")
+                        return  # it has no room: it learns of a session with that session's next ticket
         except StoreUnavailable:
             link.connection.close(CloseReason.BUSY, "the manager cannot reach its store")
 
@@ -257,9 +268,12 @@ class Nodes:
                         learnt = await self._store.write(tickets.learn, facts, self._clock())
                     except StoreUnavailable:
                         return link.connection.close(CloseReason.BUSY, "the manager cannot reach its store")
-                    if learnt.ended is not None:
+                    over = tickets.ended_facts(SessionId(facts.session))
+                    if learnt.ended:
                         log.info("session-ended", by=link.peer.node)
-                        self.announce(tickets.ended_facts(learnt.ended))
+                        self.announce(over)
+                    elif learnt.over:
+                        link.tell(over, Receipt())
                 if facts.serial:
                     link.connection.send(FactsAck(facts.serial))
             link.connection.resume_reading()

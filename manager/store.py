@@ -123,7 +123,8 @@ sessions = Table(
     Column("granted", Integer, nullable=False),  # how many grants there are
     Column("primary_node", String(64), nullable=False),
     Column("opened_at", Double, nullable=False),
-    Column("ended_at", Double, index=True),
+    Column("used_at", Double, nullable=False),  # the last ticket
+    Column("ended_at", Double),
     CheckConstraint("(secret IS NULL) = (ended_at IS NOT NULL)", name="erased"),
     Index("ix_sessions_meeting_id", "meeting_id"),
     Index("uq_sessions_running", "meeting_id", unique=True, sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL")),

@@ -25,10 +25,10 @@ from manager.store import grants, meetings, sessions
 from wire.control import MAX_ENTRIES, Facts, Grant
 from wire.ids import MeetingId, ParticipantId, Role, RoleToken, SessionId
 
-MAX_GRANTS: Final = 100_000
-"""Tickets of one session: a bound on what a flood of tickets can store."""
-TOLD_AFTER_END: Final = 86_400.0
-"""Seconds for which a relay that connects is told of an ended session."""
+MAX_GRANTS: Final = 20_000
+"""Tickets of one session: a bound on what a flood of tickets can store, and no more than relays hold."""
+ABANDONED_AFTER: Final = 7 * 86_400.0
+"""Seconds without a new ticket after which a session counts as over: its organizer is gone for good, and nobody else can end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,11 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What a relay's facts changed: `ended` names a session that is over since then."""
+    """What a relay's facts meant. `ended`: they ended the session. `over`: it had ended before, and the relay did not know."""
 
     known: bool
-    ended: SessionId | None = field(default=None, repr=False)
+    ended: bool = False
+    over: bool = False
 
 
 def draw_session_id() -> SessionId:
@@ -80,6 +81,7 @@ def open_meeting(db: Connection, organizer: Organizer, number: MeetingId, sessio
                 granted=0,
                 primary_node=node,
                 opened_at=now,
+                used_at=now,
             )
         )
         set_state(db, meeting.id, MeetingState.OPEN, now)
@@ -103,7 +105,7 @@ def _grant(db: Connection, meeting: Meeting, session: SessionId, role: Role, nod
         raise SessionFull
     token = RoleToken(secrets.token_bytes(RoleToken.SIZE))
     participant = _new_participant(db, session, role, token, now)
-    changes: dict[str, object] = {"granted": row.granted + 1, "primary_node": node}
+    changes: dict[str, object] = {"granted": row.granted + 1, "primary_node": node, "used_at": now}
     office, term = 0, 0
     if role is Role.ORGANIZER:
         office, term = participant, int(row.term) + 1
@@ -160,13 +162,13 @@ def learn(db: Connection, facts: Facts, now: float) -> Learnt:
     if row is None:
         return Learnt(known=False)
     if row.ended_at is not None:
-        return Learnt(known=True)
+        return Learnt(known=True, over=not facts.ended)
     if facts.revoked:
         _revoke(db, session, facts.revoked, now)
     if facts.office and facts.term > row.term:
         db.execute(sessions.update().where(sessions.c.id == session).values(office=facts.office, term=facts.term))
     ended = facts.ended and _end(db, session, now)
-    return Learnt(known=True, ended=session if ended else None)
+    return Learnt(known=True, ended=ended)
 
 
 def ended_facts(session: SessionId) -> Facts:
@@ -174,11 +176,18 @@ def ended_facts(session: SessionId) -> Facts:
     return Facts(0, session, ended=True)
 
 
-def sessions_to_tell(db: Connection, now: float) -> tuple[list[SessionId], list[SessionId]]:
-    """The running sessions, and those that ended lately: what a relay that connects may not know."""
-    running = db.execute(select(sessions.c.id).where(sessions.c.ended_at.is_(None))).scalars()
-    ended = db.execute(select(sessions.c.id).where(sessions.c.ended_at > now - TOLD_AFTER_END)).scalars()
-    return list(running), list(ended)
+def running_sessions(db: Connection) -> list[SessionId]:
+    """What a relay that connects must be told of."""
+    return [SessionId(session) for session in db.execute(select(sessions.c.id).where(sessions.c.ended_at.is_(None))).scalars()]
+
+
+def end_abandoned(db: Connection, now: float) -> list[SessionId]:
+    """End the sessions that nobody has asked a ticket of for `ABANDONED_AFTER`."""
+    unused = sessions.c.ended_at.is_(None) & (sessions.c.used_at < now - ABANDONED_AFTER)
+    abandoned = [SessionId(session) for session in db.execute(select(sessions.c.id).where(unused)).scalars()]
+    for session in abandoned:
+        _end(db, session, now)
+    return abandoned
 
 
 def facts_of(db: Connection, session: SessionId) -> list[Facts]:

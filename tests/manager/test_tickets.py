@@ -8,7 +8,7 @@ from sqlalchemy import select
 from manager import accounts, meetings, tickets
 from manager.accounts import Organizer
 from manager.errors import MeetingEnded, MeetingUnavailable, ParticipantUnknown, SessionFull, SessionUnknown
-from manager.meetings import Meeting
+from manager.meetings import Meeting, MeetingState
 from manager.store import Store, grants, sessions
 from manager.tickets import Ticket
 from wire.control import MAX_ENTRIES, Facts
@@ -136,16 +136,26 @@ def test_relays_are_told_all_of_a_session_in_parts(
 def test_G04_a_relay_may_say_that_the_session_is_over(store: Store, organizer: Organizer, meeting: Meeting) -> None:
     first, guest = opened(store, organizer, meeting), admitted(store, meeting)
     learnt = store.write_now(tickets.learn, Facts(1, first.session, revoked=[guest.participant]), 4.0)
-    assert (learnt.known, learnt.ended) == (True, None)
+    assert (learnt.known, learnt.ended, learnt.over) == (True, False, False)
     assert store.read_now(tickets.facts_of, first.session)[0].revoked == [guest.participant]
-    assert store.write_now(tickets.learn, Facts(1, first.session, ended=True), 4.0).ended == first.session
-    assert store.write_now(tickets.learn, Facts(1, first.session, ended=True), 4.0).ended is None
+    assert store.write_now(tickets.learn, Facts(1, first.session, ended=True), 4.0).ended
+    again = store.write_now(tickets.learn, Facts(1, first.session, ended=True), 4.0)
+    assert (again.ended, again.over) == (False, False)
+    assert store.write_now(tickets.learn, Facts(1, first.session, office=first.participant, term=1), 4.0).over
     assert not store.write_now(tickets.learn, Facts(1, first.session ^ 1, ended=True), 4.0).known
     assert store.read_now(tickets.facts_of, first.session) == [tickets.ended_facts(first.session)]
-    assert store.read_now(tickets.sessions_to_tell, 5.0) == ([], [first.session])
-    assert store.read_now(tickets.sessions_to_tell, 5.0 + tickets.TOLD_AFTER_END) == ([], [])
+    assert store.read_now(tickets.running_sessions) == []
     with pytest.raises(MeetingEnded):
         opened(store, organizer, meeting)
+
+
+def test_an_abandoned_session_ends(store: Store, organizer: Organizer, meeting: Meeting) -> None:
+    first, late = opened(store, organizer, meeting), 3.0 + tickets.ABANDONED_AFTER
+    admitted(store, meeting)  # at 3.0
+    assert store.write_now(tickets.end_abandoned, late) == []
+    assert store.write_now(tickets.end_abandoned, late + 1) == [first.session]
+    assert store.write_now(tickets.end_abandoned, late + 1) == []
+    assert store.read_now(meetings.list_meetings, organizer)[0].state is MeetingState.ENDED
 
 
 def test_a_lower_term_changes_nothing(store: Store, organizer: Organizer, meeting: Meeting) -> None:

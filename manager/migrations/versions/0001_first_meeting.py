@@ -51,13 +51,13 @@ def upgrade() -> None:
         sa.Column("granted", sa.Integer, nullable=False),
         sa.Column("primary_node", sa.String(64), nullable=False),
         sa.Column("opened_at", sa.Double, nullable=False),
+        sa.Column("used_at", sa.Double, nullable=False),
         sa.Column("ended_at", sa.Double),
         sa.PrimaryKeyConstraint("id", name="pk_sessions"),
         sa.ForeignKeyConstraint(["meeting_id"], ["meetings.id"], name="fk_sessions_meeting_id"),
         sa.CheckConstraint("(secret IS NULL) = (ended_at IS NOT NULL)", name="ck_sessions_erased"),
     )
     op.create_index("ix_sessions_meeting_id", "sessions", ["meeting_id"])
-    op.create_index("ix_sessions_ended_at", "sessions", ["ended_at"])
     running = sa.text("ended_at IS NULL")
     op.create_index("uq_sessions_running", "sessions", ["meeting_id"], unique=True, sqlite_where=running, postgresql_where=running)
     op.create_table(
