@@ -88,11 +88,12 @@ class Admission:
         grants = [g for g in facts.grants if ParticipantId(g.participant) not in self.grants and g.participant]
         grants = grants[: max(0, MAX_GRANTS - len(self.grants))]
         self.grants.update((ParticipantId(g.participant), g) for g in grants)
-        admitted = self._add(self.admitted, facts.admitted)
+        admitted = self._add(self.admitted, [*facts.admitted, facts.office])  # whoever held the office is a member
         revoked = self._add(self.revoked, facts.revoked)
         office = facts.office and (facts.term, facts.office) > (self.term, self.office)
         if office:
-            self._hold(ParticipantId(facts.office), facts.successors, facts.term)
+            self.office, self.term = ParticipantId(facts.office), facts.term
+            self.successors = tuple(map(ParticipantId, facts.successors))
         ended = facts.ended and not self.ended
         if ended:
             self.ended_at = now
@@ -157,10 +158,6 @@ class Admission:
             )
             for at in range(0, longest, MAX_ENTRIES)
         ]
-
-    def _hold(self, office: ParticipantId, successors: Iterable[int], term: int) -> None:
-        self.office, self.successors, self.term = office, tuple(map(ParticipantId, successors)), term
-        self.admitted.add(office)
 
     def _demand_office(self, by: ParticipantId) -> None:
         if by != self.office or self.ended:

@@ -55,6 +55,7 @@ class Node:
         self._dirty = trio.Event()
         self._dialling: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
+        self._members_moved = trio.Event()  # set and replaced with every membership
         self._stop = trio.Event()
 
     def stop(self) -> None:
@@ -119,6 +120,8 @@ class Node:
     def _membership(self, membership: Membership) -> None:
         if not self.relay.overlay.learn(membership):
             return
+        self._members_moved.set()
+        self._members_moved = trio.Event()
         log.info("membership", epoch=membership.epoch, nodes=sorted(self.relay.overlay.members))
         for node in list(self._dialling):
             if node not in self.relay.overlay.members:
@@ -173,7 +176,10 @@ class Node:
                     await self._serve(connection, dialled, stream.remote_address)
                 if dialled.welcomed:
                     pause, said = shortest, ""
-            await trio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # spreads callers, decides nothing
+            with trio.move_on_after(pause * random.uniform(0.5, 1.0)):  # noqa: S311  # spreads callers, decides nothing
+                await self._members_moved.wait()  # it may have a new address
+                pause = shortest
+                continue
             pause = min(longest, pause * 2)
 
     async def _report_load(self) -> None:

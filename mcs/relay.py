@@ -309,8 +309,9 @@ class Relay:
                 port.wake()
             else:
                 self.dropped["clear-full"] += 1
-        carriers = [c for c in session.carriers.values() if header.recipient in c.here] if local else []
-        for carrier in carriers:
+        carriers = list(session.carriers.values()) if local and not ports else []
+        # who has just come is not announced yet, and its answer must not wait for that: then every node with members gets it
+        for carrier in [c for c in carriers if header.recipient in c.here] or carriers:
             self._clear_to_node(carrier, session.id, frame)
         if not ports and not carriers:
             self.dropped["clear-nobody"] += 1

@@ -88,7 +88,7 @@ class Session:
         self._moved: set[ParticipantId] = set()  # whose presence changed since it was last said
         self._moved_here: set[ParticipantId] = set()  # the same of this node's own links, for other nodes
         self._taken: dict[ParticipantId, set[Stream]] = {}  # what is to be acknowledged
-        self._waiting: dict[ParticipantId, float] = {}  # senders over their share, since when
+        self.waiting: dict[ParticipantId, float] = {}  # senders over their share, since when
         self._gaps: dict[Stream, float] = {}  # what other nodes are asked for, since when
         self._wanted: int | None = None  # the epoch of the want that is open
         self._wanted_after = 0  # the screen index behind which the answer must begin
@@ -115,7 +115,7 @@ class Session:
             self._only_log(port)
         elif port.participant == self.admission.office:
             self._say_presence([port], set(self.ports).union(*(c.here for c in self.carriers.values())))
-        if port.participant in self._waiting:
+        if port.participant in self.waiting:
             port.pause()
 
     def detach(self, port: EndpointPort, now: float) -> None:
@@ -209,7 +209,7 @@ class Session:
         if local:
             for carrier in self.carriers.values():
                 carrier.port.wake(self.id)
-        if header.channel in _SHARED and self.log.over(header.sender) and header.sender not in self._waiting:
+        if header.channel in _SHARED and self.log.over(header.sender) and header.sender not in self.waiting:
             self._hold_back(header.sender, office, now)
         if header.channel == Channel.SNAPSHOT and self._wanted is not None:
             begun = self.log.snapshot_for(self._wanted, self._wanted_after - 1)
@@ -264,13 +264,13 @@ class Session:
         if office:  # never waits: who is behind loses, and resumes from another node or asks again
             self.log.make_room(sender, [_ALL] * len(Queue))
             return
-        self._waiting[sender] = now
+        self.waiting[sender] = now
         for port in self.ports.get(sender, []):
             port.pause()
 
     def _let_go(self, now: float) -> None:
         """Senders whose packets have been read go on; readers that kept one waiting for too long are cut."""
-        for sender, since in list(self._waiting.items()):
+        for sender, since in list(self.waiting.items()):
             patient = now - since < READER_PATIENCE
             while not self.log.make_room(sender, self._floors()) and not patient:
                 oldest = self.log.oldest_of(sender)
@@ -281,7 +281,7 @@ class Session:
                 for carrier in self.carriers.values():  # a node finds the gap by itself, and asks
                     carrier.reader.cursors[queue] = max(carrier.reader.cursors[queue], oldest.index + 1)
             if not self.log.over(sender):
-                del self._waiting[sender]
+                del self.waiting[sender]
                 for port in self.ports.get(sender, []):
                     port.resume()
 
@@ -382,7 +382,7 @@ class Session:
         self._let_go(now)
         self._say_want(now)
         self._close_ended(now)
-        return bool(self._waiting) or (self._wanted is not None and not self._wanted_said) or (self.admission.ended and bool(self.ports))
+        return bool(self.waiting) or (self._wanted is not None and not self._wanted_said) or (self.admission.ended and bool(self.ports))
 
     def tick(self, now: float) -> None:
         """Once a second."""

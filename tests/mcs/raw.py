@@ -105,6 +105,10 @@ class RawEndpoint:
     def say(self, message: Control) -> None:
         self.connection.send(message)
 
+    def say_bytes(self, frames: bytes) -> None:
+        self._out.append(frames)
+        self.connection.wake()
+
     def send_raw(self, body: bytes) -> None:
         self._out.append(encode_frame(PACKET, body))
         self.connection.wake()
@@ -124,6 +128,13 @@ class RawEndpoint:
                 self._news = trio.Event()
                 if self.closed is not None:
                     raise AssertionError(f"the link has ended: {self.closed}")
+                await self._news.wait()
+
+    async def said(self) -> None:
+        """Until the relay has welcomed or refused it."""
+        with trio.fail_after(PATIENCE):
+            while self.closed is None and not self.of(Welcome):
+                self._news = trio.Event()
                 await self._news.wait()
 
     async def end(self) -> LinkClosed:
@@ -240,11 +251,14 @@ class FakeManager:
                 self.acked.add((name, item.serial))
         self._news.set()
 
-    async def tell(self, facts: Facts) -> None:
-        """To every relay; returns when all have acknowledged."""
+    def say(self, facts: Facts) -> None:
         self.facts.append(facts)
         for connection in self._connections.values():
             connection.send(facts)
+
+    async def tell(self, facts: Facts) -> None:
+        """To every relay; returns when all have acknowledged."""
+        self.say(facts)
         await self.until(lambda: all((name, facts.serial) in self.acked for name in self._connections))
 
     async def until(self, true: Callable[[], object]) -> None:
@@ -274,18 +288,25 @@ class Cluster:
         return Settings(identity=self.relays[name].cert_path.parent, listen=(("127.0.0.1", 0),), managers=managers)
 
     @asynccontextmanager
-    async def running(self, *names: str, manager: FakeManager | None = None) -> AsyncIterator[list[Node]]:
-        """Relays in this process, linked to each other through a manager of their own. They listen on real sockets."""
-        manager = manager or FakeManager()
+    async def managed(self, manager: FakeManager) -> AsyncIterator[Address]:
+        """The node port of a manager."""
+        listeners = await listen("127.0.0.1", 0)
+        context = server_context(self.manager, ask_peer=True)
         async with trio.open_nursery() as nursery:
-            listeners = await listen("127.0.0.1", 0)
-            context = server_context(self.manager, ask_peer=True)
 
             async def serve(task_status: trio.TaskStatus[list[Address]]) -> None:
                 await serve_tls(listeners, context, manager.serve, task_status=task_status)
 
-            addresses: list[Address] = await nursery.start(serve)
-            nodes = [Node(self.settings(name, tuple(addresses))) for name in names]
+            (address,) = await nursery.start(serve)
+            yield address
+            nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def running(self, *names: str, manager: FakeManager | None = None) -> AsyncIterator[list[Node]]:
+        """Relays in this process, linked to each other through a manager of their own. They listen on real sockets."""
+        manager = manager or FakeManager()
+        async with self.managed(manager) as address, trio.open_nursery() as nursery:
+            nodes = [Node(self.settings(name, (address,))) for name in names]
             for node in nodes:
                 await nursery.start(node.run)
             await manager.until(lambda: len(manager.nodes) == len(names))
