@@ -86,3 +86,13 @@ class Cluster:
             tcp = await trio.open_tcp_stream(*listener.socket.getsockname())
             called = await TlsStream.connect(tcp.socket, self.caller(self.manager), server_name="localhost")
         return called, accepted[0]
+
+    @asynccontextmanager
+    async def both_ends(self) -> AsyncIterator[tuple[TlsStream, TlsStream]]:
+        """The same, closed afterwards without ceremony."""
+        one, two = await self.stream_pair()
+        try:
+            yield one, two
+        finally:
+            one.close_now()
+            two.close_now()
