@@ -341,6 +341,8 @@ async def test_too_much_is_named(manage: Manage) -> None:
         for size in (MAX_BODY, 40 * MAX_BODY):
             answer = await manager.http.post("/meetings", json=GOOD | {"title": "x" * size}, headers=auth)
             assert problem(answer) == (413, "request-too-large")
+            answer = await manager.http.post("/nowhere", json={"title": "x" * size})
+            assert problem(answer) == (404, "not-found")
         await manager.schedule(auth)
 
 
