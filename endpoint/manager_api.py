@@ -1,17 +1,24 @@
-"""The endpoint's calls of the manager's API. What the manager refuses keeps its own name and sentence."""
+"""The endpoint's calls of the manager's API. What the manager refuses keeps its own name and sentence.
+
+The standard library's client in a thread: a handful of calls a session, and a tenth of the start-up time of an async client.
+"""
 
 import base64
+import json
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPException
 from typing import Any, Final, TypeVar
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
-import httpx
 import trio
 
-from endpoint.errors import ManagerRefused, ManagerUnreachable
+from endpoint.errors import MalformedLink, ManagerRefused, ManagerUnreachable
 from endpoint.ticket import Ticket
 from wire.ids import MeetingId, SessionId
 
@@ -19,6 +26,8 @@ T = TypeVar("T")
 
 CALL_WITHIN: Final = 15.0
 """Seconds for an ordinary call."""
+MAX_ANSWER: Final = 1 << 20
+"""Bytes of an answer."""
 LONG_POLL: Final = 20
 """Seconds that the manager is asked to wait for a meeting to open."""
 
@@ -33,18 +42,28 @@ class Scheduled:
 class ManagerApi:
     """Made by `connect`. `key`: an organizer's API key; guests need none."""
 
-    def __init__(self, client: httpx.AsyncClient, key: str | None) -> None:
-        self._client = client
-        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    def __init__(self, site: str, opener: OpenerDirector, key: str | None) -> None:
+        self._site = site.rstrip("/")
+        self._opener = opener
+        self._headers = {"Content-Type": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
+        self._limiter = trio.CapacityLimiter(4)
 
     @classmethod
     @asynccontextmanager
     async def connect(cls, site: str, ca: str | os.PathLike[str] | None, key: str | None = None) -> AsyncIterator["ManagerApi"]:
-        """`site`: https://HOST[:PORT]; `ca`: the authority that its certificate must come from (None: the system's)."""
-        context = ssl.create_default_context(cafile=None if ca is None else os.fspath(ca))
+        """`site`: https://HOST[:PORT]; `ca`: the authority that its certificate must come from (None: the system's, and its proxies).
+
+        Raises MalformedLink for a site that is no https address.
+        """
+        if not site.startswith("https://"):
+            raise MalformedLink("The manager's address begins with https://")
+        try:
+            context = ssl.create_default_context(cafile=None if ca is None else os.fspath(ca))
+        except OSError as error:
+            raise ManagerUnreachable(f"The authority's certificate {ca} cannot be read: {error}") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        async with httpx.AsyncClient(base_url=site, verify=context, timeout=CALL_WITHIN, trust_env=ca is None) as client:
-            yield cls(client, key)
+        proxies = ProxyHandler() if ca is None else ProxyHandler({})
+        yield cls(site, build_opener(proxies, HTTPSHandler(context=context), _NoRedirect()), key)
 
     async def schedule(self, title: str, meeting_key: bytes) -> Scheduled:
         key = base64.urlsafe_b64encode(meeting_key).rstrip(b"=").decode()
@@ -82,26 +101,44 @@ class ManagerApi:
         return None if found is None else _read(lambda: SessionId(int(found, 16)))
 
     async def _post(self, path: str, body: dict[str, object], seconds: float = CALL_WITHIN) -> Any:
-        return await self._call("POST", path, seconds, body)
+        return await self._call("POST", path, json.dumps(body).encode(), seconds)
 
-    async def _call(self, method: str, path: str, seconds: float = CALL_WITHIN, body: dict[str, object] | None = None) -> Any:
+    async def _call(self, method: str, path: str, body: bytes | None = None, seconds: float = CALL_WITHIN) -> Any:
+        request = Request(self._site + path, body, self._headers, method=method)  # noqa: S310  # `connect` has seen that it is https
+        ask = partial(_ask, self._opener, request, seconds)
+        status, retry, content = await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=self._limiter)
         try:
-            answer = await self._client.request(method, path, json=body, headers=self._headers, timeout=seconds)
-        except httpx.HTTPError as error:
-            detail = str(error) or type(error).__name__
-            raise ManagerUnreachable(f"{ManagerUnreachable.sentence} ({self._client.base_url}: {detail})") from None
-        try:
-            content = answer.json()
+            answer = json.loads(content)
         except ValueError:
             raise ManagerUnreachable("What answered is no Parley manager; is the address right?") from None
-        if answer.is_success:
-            return content
+        if status < 300:
+            return answer
+        if not isinstance(answer, dict):
+            answer = {}
+        raise ManagerRefused(str(answer.get("name", f"http-{status}")), str(answer.get("title", "The manager refused.")), retry)
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """A manager answers by itself; a key never follows a redirection to another host."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def _ask(opener: OpenerDirector, request: Request, seconds: float) -> tuple[int, float, bytes]:
+    """Status, seconds of Retry-After, body. Raises ManagerUnreachable. For a thread."""
+    try:
         try:
-            retry = float(answer.headers.get("retry-after", ""))
-        except ValueError:
-            retry = 1.0
-        name, title = str(content.get("name", f"http-{answer.status_code}")), str(content.get("title", "The manager refused."))
-        raise ManagerRefused(name, title, retry)
+            answer = opener.open(request, timeout=seconds)
+        except HTTPError as refused:
+            answer = refused
+        with answer:
+            retry = answer.headers.get("Retry-After", "")
+            return answer.status, float(retry) if retry.isdecimal() else 1.0, answer.read(MAX_ANSWER)
+    except (OSError, HTTPException) as error:  # URLError is an OSError
+        reason = getattr(error, "reason", error)
+        detail = str(reason) or type(error).__name__
+        raise ManagerUnreachable(f"{ManagerUnreachable.sentence} ({request.host}: {detail})") from None
 
 
 def _read(reading: Callable[[], T]) -> T:
