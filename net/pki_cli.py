@@ -72,3 +72,7 @@ def show(certificate: Path, as_json: bool) -> None:
         click.echo(f"{name:12} {value}")
     if warning:
         click.echo(f"parley: {warning}", err=True)
+
+
+if __name__ == "__main__":
+    main(prog_name="parley pki")

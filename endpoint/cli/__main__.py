@@ -1,0 +1,5 @@
+"""`python -m endpoint.cli` = `parley`."""
+
+from endpoint.cli import main
+
+main()
