@@ -94,6 +94,7 @@ class Session:
         self._wanted_after = 0  # the screen index behind which the answer must begin
         self._wanted_at = float("-inf")  # when it was last said
         self._wanted_said = False
+        self._heard_want = -1  # the last epoch that another node wanted in vain
 
     # --- who is here ---
 
@@ -211,9 +212,10 @@ class Session:
                 carrier.port.wake(self.id)
         if header.channel in _SHARED and self.log.over(header.sender) and header.sender not in self.waiting:
             self._hold_back(header.sender, office, now)
-        if header.channel == Channel.SNAPSHOT and self._wanted is not None:
-            begun = self.log.snapshot_for(self._wanted, self._wanted_after - 1)
-            self._wanted = None if begun else self._wanted
+        if header.channel == Channel.SNAPSHOT:
+            self._heard_want = -1
+            if self._wanted is not None and self.log.snapshot_for(self._wanted, self._wanted_after - 1):
+                self._wanted = None
         if self._gaps:
             self._gaps.pop(header.stream, None)
         return verdict
@@ -310,21 +312,30 @@ class Session:
                 return
         if self.log.screen_sender in self.ports or self.log.screen_sender is None:
             self.ask(epoch, now)
+        elif epoch == self._heard_want:  # said again, so whoever showed something last does not answer: perhaps somebody here presents now
+            self._say_to_all(epoch)
+        self._heard_want = epoch
 
     def _say_want(self, now: float) -> None:
         """To the last one who showed something; if it is not known, or does not answer, to all who may show something."""
         if self._wanted is None or now - self._wanted_at < (WANT_AGAIN if self._wanted_said else WANT_EVERY):
             return
         presenter = self.log.screen_sender
-        ports = self.ports.get(presenter, []) if presenter is not None else []
-        if not ports or self._wanted_said:
-            ports = [port for port in self.all_ports() if port.participant in self.admission.admitted]
-        for port in ports:
-            port.send(Want(self._wanted))
+        known = presenter is not None and self.is_here(presenter)
+        if known and not self._wanted_said:
+            for port in self.ports.get(presenter or ParticipantId(0), []):
+                port.send(Want(self._wanted))
+        else:
+            self._say_to_all(self._wanted)
         if presenter not in self.ports or self._wanted_said:
             for carrier in self.carriers.values():
                 carrier.port.send(NodeWant(self.id, self._wanted))
         self._wanted_at, self._wanted_said = now, True
+
+    def _say_to_all(self, epoch: int) -> None:
+        for port in self.all_ports():
+            if port.participant in self.admission.admitted:
+                port.send(Want(epoch))
 
     def _want_again(self, now: float) -> None:
         wanting = [r.want_epoch for r in self._readers() if r.screen is Screen.WANTING]

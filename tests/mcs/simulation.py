@@ -1,0 +1,161 @@
+"""Relays without sockets: the real relay, session and node-link code, links as queues of bytes, a clock that is set by hand."""
+
+from collections import Counter
+
+from mcs.fanout import Reader
+from mcs.links import NodeLink
+from mcs.relay import Relay
+from mcs.session import Session
+from tests.mcs.raw import Meeting, packet
+from wire.control import Control, decode_control_untrusted
+from wire.errors import CloseReason
+from wire.frame import PACKET, Frame, FrameDecoder
+from wire.ids import ParticipantId
+from wire.packet import PacketHeader, parse_packet_untrusted
+
+BUDGET = 400
+"""Bytes that a link carries at a time: small, so that links break in the middle of things."""
+
+
+class Port:
+    """An endpoint's link: it takes what its reader brings."""
+
+    def __init__(self, participant: int, session: Session, reader: Reader, now: float) -> None:
+        self.participant = ParticipantId(participant)
+        self.session = session
+        self.reader = reader
+        self.opened_at = now
+        self.owing_since: float | None = None
+        self.closing = False
+        self.closed: CloseReason | None = None
+        self.said: list[Control] = []
+        self.packets: list[PacketHeader] = []
+        self.paused = False
+
+    def send(self, message: Control) -> None:
+        self.said.append(message)
+
+    def wake(self) -> None: ...
+
+    def close(self, reason: CloseReason, detail: str = "") -> None:
+        self.closing, self.closed = True, self.closed or reason
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def pull(self) -> None:
+        while frames := self.reader.pull(16_384):
+            self.packets += [parse_packet_untrusted(f.body) for f in FrameDecoder().feed_untrusted(b"".join(frames))]
+
+    def of(self, kind: type[Control]) -> list[Control]:
+        return [m for m in self.said if isinstance(m, kind)]
+
+
+class HalfLink:
+    """One direction of a link between two relays, and what stands for its connection."""
+
+    def __init__(self, relay: Relay, to: str) -> None:
+        self.link = NodeLink(relay, self, to)  # type: ignore[arg-type]  # it needs `wake` and `close` of a connection
+        self.on_the_way: list[bytes] = []
+        self.up = True
+        self.packets: Counter[PacketHeader] = Counter()  # that ever crossed it
+
+    def wake(self) -> None: ...
+
+    def close(self, reason: CloseReason, detail: str = "") -> None:
+        self.up = False
+
+    def write(self) -> bool:
+        data = self.link.pull(BUDGET)
+        if data:
+            self.on_the_way.append(data)
+        return bool(data)
+
+
+class Net:
+    """Some relays, one meeting, participants that stay where they are."""
+
+    def __init__(self, places: dict[int, str], nodes: list[str]) -> None:
+        self.now = 0.0
+        self.meeting = Meeting(organizer=1, attendees=tuple(p for p in places if p != 1))
+        self.relays = {node: Relay(node, lambda: self.now) for node in nodes}
+        self.links: dict[tuple[str, str], HalfLink] = {}
+        self.places = places
+        self.ports: dict[int, Port] = {}
+        self.counters: Counter[tuple[int, int, int]] = Counter()
+        for relay in self.relays.values():
+            relay.facts(self.meeting.facts())
+        for a in nodes:
+            for b in nodes:
+                if a < b:
+                    self.connect(a, b)
+        for participant, node in places.items():
+            self.ports[participant] = self.attach(participant, node)
+
+    def attach(self, participant: int, node: str) -> Port:
+        def make(session: Session, reader: Reader) -> Port:
+            return Port(participant, session, reader, self.now)
+
+        port = self.relays[node].enter(self.meeting.hello(participant), [], make)
+        assert isinstance(port, Port)
+        return port
+
+    def send(self, sender: int, channel: int, to: int = 0, flags: int = 8) -> None:
+        port, key = self.ports[sender], (sender, to, channel)
+        body = packet(self.meeting.session, sender, channel, self.counters[key], to=to, flags=flags)
+        self.counters[key] += 1
+        self.relays[self.places[sender]].packet(port.session, port, Frame(PACKET, 0, body), lambda: True)
+
+    def say(self, sender: int, message: Control) -> None:
+        port = self.ports[sender]
+        self.relays[self.places[sender]].message(port.session, port, message)
+
+    # --- links between relays ---
+
+    def connect(self, a: str, b: str) -> None:
+        if (a, b) not in self.links:
+            for here, there in ((a, b), (b, a)):
+                self.links[here, there] = HalfLink(self.relays[here], there)
+            for here, there in ((a, b), (b, a)):
+                self.links[here, there].link.up()
+
+    def cut(self, a: str, b: str) -> None:
+        """What was on the way is gone."""
+        for here, there in ((a, b), (b, a)):
+            half = self.links.pop((here, there), None)
+            if half is not None:
+                half.link.gone()
+
+    def carry(self, a: str, b: str, number: int) -> bool:
+        """Write on the link from a to b, and let some of what is on the way arrive. True if anything moved."""
+        half = self.links.get((a, b))
+        if half is None:
+            return False
+        moved = half.write()
+        arriving, half.on_the_way = half.on_the_way[:number], half.on_the_way[number:]
+        back = self.links[b, a].link
+        for frame in FrameDecoder().feed_untrusted(b"".join(arriving)):
+            if frame.type == PACKET:
+                half.packets[parse_packet_untrusted(frame.body)] += 1
+                back.received(frame)
+            else:
+                back.received(decode_control_untrusted(frame))
+        return moved or bool(arriving)
+
+    def settle(self, seconds: int = 1) -> None:
+        """Everything moves, and time passes."""
+        for _ in range(seconds):
+            for _ in range(20):
+                for relay in self.relays.values():
+                    relay.flush()
+                moved = True
+                while moved:
+                    moved = sum(self.carry(a, b, 1 << 30) for a, b in list(self.links)) > 0
+                self.now += 0.05
+            for relay in self.relays.values():
+                relay.tick()
+        for port in self.ports.values():
+            port.pull()

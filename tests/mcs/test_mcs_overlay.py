@@ -1,0 +1,255 @@
+"""The overlay and the sessions on it, without sockets: links break in the middle of things, and nothing is lost or doubled."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcs.overlay import Overlay
+from tests.mcs.raw import packet
+from tests.mcs.simulation import Net
+from wire.control import Admitted, Facts, Lost, Membership, NodeInfo, Office, Presence, Revoke, Taken, Want
+from wire.errors import CloseReason
+from wire.frame import MAX_HOPS, PACKET, Frame
+from wire.ids import SessionId
+
+NODES = ["a", "b", "c"]
+PLACES = {1: "a", 2: "a", 3: "b", 4: "b", 5: "c"}
+PAIR = st.sampled_from([("a", "b"), ("a", "c"), ("b", "c")])
+STEP = st.one_of(
+    st.tuples(st.just("chat"), st.integers(1, 5)),
+    st.tuples(st.just("whisper"), st.integers(1, 5), st.integers(1, 5)),
+    st.tuples(st.just("log"), st.just(1)),
+    st.tuples(st.just("carry"), PAIR, st.booleans(), st.integers(0, 3)),
+    st.tuples(st.just("carry"), PAIR, st.booleans(), st.integers(0, 3)),
+    st.tuples(st.just("cut"), PAIR),
+    st.tuples(st.just("connect"), PAIR),
+    st.tuples(st.just("time"), st.just(1)),
+)
+
+
+def net(places: dict[int, str] | None = None) -> Net:
+    found = Net(places or PLACES, sorted(set((places or PLACES).values())))
+    found.settle()
+    found.say(1, Admitted([p for p in found.places if p != 1]))
+    found.settle()
+    return found
+
+
+@settings(max_examples=150)
+@given(st.lists(STEP, max_size=60))
+def test_nothing_is_lost_or_doubled_while_links_break_and_heal(steps: list[tuple[object, ...]]) -> None:
+    world = net()
+    sent: Counter[tuple[int, int, int]] = Counter()
+    for step in steps:
+        match step:
+            case ("chat", int(sender)):
+                world.send(sender, 2)
+                sent[sender, 0, 2] += 1
+            case ("whisper", int(sender), int(to)) if sender != to:
+                world.send(sender, 3, to)
+                sent[sender, to, 3] += 1
+            case ("log", _):
+                world.send(1, 1)
+                sent[1, 0, 1] += 1
+            case ("carry", (str(a), str(b)), bool(back), int(number)):
+                world.carry(*((b, a) if back else (a, b)), number)
+            case ("cut", (str(a), str(b))):
+                world.cut(a, b)
+            case ("connect", (str(a), str(b))):
+                world.connect(a, b)
+            case ("time", _):
+                world.settle()
+    for a, b in (("a", "b"), ("a", "c"), ("b", "c")):
+        world.connect(a, b)
+    world.settle(2)
+    for me, port in world.ports.items():
+        assert port.of(Lost) == []
+        got = Counter[tuple[int, int, int]]()
+        for header in port.packets:
+            assert header.counter == got[header.stream]  # in order, each once
+            got[header.stream] += 1
+        assert got == Counter({s: n for s, n in sent.items() if s[0] != me and s[1] in (0, me)})
+
+
+def test_G25_a_packet_crosses_each_link_between_nodes_once() -> None:
+    world = net({participant: NODES[participant % 3] for participant in range(1, 31)})
+    for _ in range(10):
+        for sender in (1, 2, 3):
+            world.send(sender, 2)
+            world.send(sender, 5)
+    world.settle()
+    crossed = sum((half.packets for half in world.links.values()), Counter())
+    for header, times in crossed.items():
+        assert times == 2, header  # to each of the two other nodes, whatever the number of readers there
+    assert all(max(half.packets.values()) == 1 for half in world.links.values())
+    assert all(len(port.packets) == 20 * (2 if me in (1, 2, 3) else 3) for me, port in world.ports.items())
+
+
+def test_a_snapshot_wanted_at_another_node_crosses_once_for_all_who_want_it() -> None:
+    world = net()
+    world.send(1, 5)
+    world.settle()
+    for me in (3, 4):
+        world.say(me, Want(1))
+    world.settle()
+    assert world.ports[1].of(Want) == [Want(1)]
+    world.send(1, 9, flags=0)
+    world.send(1, 9)
+    world.send(1, 5)
+    world.settle()
+    for me in (2, 3, 4, 5):
+        assert [h.counter for h in world.ports[me].packets if h.channel == 9] == ([0, 1] if me in (3, 4) else [])
+        assert [h.counter for h in world.ports[me].packets if h.channel == 5] == [0, 1]
+    assert world.links["a", "b"].packets.total() == 4
+
+
+def test_a_want_that_is_not_answered_is_said_again_to_all_who_may_present() -> None:
+    world = net()
+    world.send(1, 5)
+    world.settle()
+    world.say(4, Want(1))
+    world.settle()
+    assert [me for me, port in world.ports.items() if port.of(Want)] == [1]
+    world.settle(4)
+    assert len(world.ports[1].of(Want)) >= 2
+    assert world.ports[5].of(Want)
+    world.send(5, 9, flags=8)  # another one presents now
+    world.settle()
+    assert [h.counter for h in world.ports[4].packets if h.channel == 9] == [0]
+
+
+def test_a_gap_that_no_node_fills_is_lost_after_a_while() -> None:
+    world = net()
+    world.send(1, 2)
+    world.settle()
+    world.counters[1, 0, 2] += 5
+    relay, session = world.relays["b"], world.ports[3].session
+    carrier = session.carriers["a"]
+    for second in range(8):
+        relay.node_packet(carrier.port, Frame(PACKET, 1, packet(world.meeting.session, 1, 2, 6)))
+        world.settle()
+        assert second >= 5 or not world.ports[3].of(Lost)
+    assert world.ports[3].of(Lost) == [Lost([(1, 0, 2, 5)])]
+    assert [h.counter for h in world.ports[3].packets] == [0, 6]
+    assert relay.dropped["lost"] == 1
+
+
+def test_what_runs_in_a_circle_is_dropped() -> None:
+    world = net()
+    session = world.ports[3].session
+    world.relays["b"].node_packet(session.carriers["a"].port, Frame(PACKET, MAX_HOPS, packet(world.meeting.session, 1, 2, 0)))
+    world.settle()
+    assert world.ports[3].packets == []
+    assert world.relays["b"].dropped["too-many-hops"] == 1
+
+
+def test_a_handshake_reaches_its_recipient_wherever_it_is_and_no_other_node() -> None:
+    world = net()
+    world.send(3, 0, to=1, flags=24)
+    world.send(1, 0, to=5, flags=24)
+    world.settle()
+    assert [(h.sender, h.recipient) for h in world.ports[1].packets] == [(3, 1)]
+    assert [(h.sender, h.recipient) for h in world.ports[5].packets] == [(1, 5)]
+    assert (world.links["b", "a"].packets.total(), world.links["a", "c"].packets.total()) == (1, 1)
+    assert sum(half.packets.total() for half in world.links.values()) == 2
+    assert [p.packets for p in (world.ports[2], world.ports[3], world.ports[4])] == [[], [], []]
+
+
+def test_facts_spread_without_a_manager_and_to_a_node_that_was_away() -> None:
+    world = net()
+    world.cut("a", "b")
+    world.say(1, Revoke(4))
+    world.say(1, Office(5, [2]))
+    world.settle()
+    assert world.ports[4].closed is None
+    assert world.ports[5].of(Office) == [Office(5, [2])]
+    world.connect("a", "b")
+    world.settle()
+    assert world.ports[4].closed is CloseReason.REVOKED
+    assert world.ports[3].of(Office) == [Office(5, [2])]
+    states = [relay.sessions[SessionId(world.meeting.session)].admission for relay in world.relays.values()]
+    assert {(s.office, s.term, frozenset(s.revoked)) for s in states} == {(5, 2, frozenset({4}))}
+
+
+def test_the_manager_learns_outcomes_and_never_grants() -> None:
+    world, heard = net(), list[Facts]()
+
+    class Manager:
+        def send(self, message: Facts) -> None:
+            heard.append(message)
+
+    world.relays["a"].manager_up(Manager())  # type: ignore[arg-type]  # it takes facts alone
+    world.say(1, Revoke(4))
+    world.say(1, Admitted([9]))
+    assert [(f.office, f.revoked, f.grants, f.admitted) for f in heard] == [(1, [], [], []), (0, [4], [], [])]
+
+
+def test_presence_is_the_union_over_nodes() -> None:
+    world = net()
+
+    def away(participant: int) -> bool:
+        said = [m for m in world.ports[1].said if isinstance(m, Presence)]
+        return any(participant in m.away for m in said)
+
+    port = world.ports[3]
+    world.relays["b"].leave(port.session, port)
+    world.settle()
+    assert away(3)
+    assert not away(4)
+    world.cut("a", "c")
+    world.settle()
+    assert away(5)
+
+
+def test_a_node_without_readers_gets_nothing() -> None:
+    world = net({1: "a", 2: "b"})
+    port = world.ports.pop(2)
+    world.relays["b"].leave(port.session, port)
+    world.settle(2)
+    world.send(1, 2)
+    world.send(1, 5)
+    world.settle()
+    assert world.links["a", "b"].packets.total() == 0
+    world.ports[2] = world.attach(2, "b")
+    world.settle()
+    assert [h.channel for h in world.ports[2].packets] == [2]
+    assert world.links["a", "b"].packets.total() == 1
+
+
+def test_taken_names_what_the_node_has() -> None:
+    world = net()
+    for _ in range(3):
+        world.send(3, 2)
+    world.settle()
+    assert world.ports[3].of(Taken) == [Taken([(3, 0, 2, 2)])]
+
+
+def test_sessions_are_forgotten_in_time() -> None:
+    world = net({1: "a", 2: "b"})
+    world.relays["a"].facts(Facts(serial=0, session=world.meeting.session, ended=True))
+    world.settle(4)
+    assert {p.closed for p in world.ports.values()} == {CloseReason.ENDED}
+    for participant, port in world.ports.items():
+        world.relays[world.places[participant]].leave(port.session, port)
+    world.ports.clear()
+    world.settle()
+    assert all(relay.sessions for relay in world.relays.values())
+    world.now += 600
+    world.settle()
+    assert not any(relay.sessions for relay in world.relays.values())
+
+
+@pytest.mark.parametrize(("me", "called"), [("a", ["b", "c"]), ("b", ["c"]), ("c", [])])
+def test_of_two_nodes_the_smaller_name_calls(me: str, called: list[str]) -> None:
+    overlay = Overlay(me)
+    infos = [NodeInfo(node, [("127.0.0.1", 1)]) for node in NODES]
+    assert overlay.learn(Membership(3, infos))
+    assert [info.node for info in overlay.to_dial()] == called
+    for node in called:
+        overlay.link_up(node)
+    assert overlay.to_dial() == []
+    assert not overlay.learn(Membership(3, []))
+    overlay.forget_epoch()
+    assert overlay.learn(Membership(1, []))
