@@ -12,7 +12,7 @@ two SHA-1 states that have eaten HMAC's padded key (RFC 2104) instead of two mor
 """
 
 import hashlib
-import hmac
+from hmac import compare_digest
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -25,27 +25,30 @@ from crypto.suite import HEADER_SIZE, MAX_BLOCKS, MAX_PACKETS, TAG_SIZE
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 _FIRST_BLOCK = b"\x00\x00\x00\x01"
-_COUNTER_AT = HEADER_SIZE - 8  # the header's last field
+_COUNTER = slice(HEADER_SIZE - 8, HEADER_SIZE)
+_AUTHENTIC = slice(0, -TAG_SIZE)
+_CIPHERTEXT = slice(HEADER_SIZE, -TAG_SIZE)
+_TAG = slice(-TAG_SIZE, None)
 _OVERHEAD = HEADER_SIZE + TAG_SIZE
 
 
 class _Stream:
     """What both directions share: the AES context and the two halves of HMAC."""
 
-    __slots__ = ("_aes", "_inner", "_outer", "_salt")
+    __slots__ = ("_aes", "_new_inner", "_new_outer", "_salt")
 
     def __init__(self, keys: StreamKeys) -> None:
         self._salt = keys.salt
         # CTR encrypts and decrypts alike. The first nonce is never used: reset_nonce comes before every packet.
         self._aes = Cipher(AES(keys.aes), CTR(bytes(16))).encryptor()
         block = keys.mac.ljust(64, b"\x00")
-        self._inner = hashlib.sha1(block.translate(_INNER_PAD), usedforsecurity=False)
-        self._outer = hashlib.sha1(block.translate(_OUTER_PAD), usedforsecurity=False)
+        self._new_inner = hashlib.sha1(block.translate(_INNER_PAD), usedforsecurity=False).copy
+        self._new_outer = hashlib.sha1(block.translate(_OUTER_PAD), usedforsecurity=False).copy
 
     def _tag(self, body: bytes) -> bytes:
-        inner = self._inner.copy()
+        inner = self._new_inner()
         inner.update(body)
-        outer = self._outer.copy()
+        outer = self._new_outer()
         outer.update(inner.digest())
         return outer.digest()
 
@@ -76,7 +79,7 @@ class Sealer(_Stream):
         if counter <= self.last or self.packets_left <= 0 or blocks > self.blocks_left:
             raise self._refusal(counter)
         count = counter.to_bytes(8, "big")
-        if len(header) != HEADER_SIZE or header[_COUNTER_AT:] != count:
+        if len(header) != HEADER_SIZE or header[_COUNTER] != count:
             raise BadLength
         self.last = counter
         self.packets_left -= 1
@@ -91,7 +94,7 @@ class Sealer(_Stream):
         if not self.closed:
             self.closed = True
             self.packets_left = 0
-            del self._aes, self._inner, self._outer, self._salt
+            del self._aes, self._new_inner, self._new_outer, self._salt
 
     def _refusal(self, counter: int) -> CounterReused | EpochClosed | KeyExhausted:
         if self.closed:
@@ -112,7 +115,7 @@ class Opener(_Stream):
         """Check the tag in constant time. Raises BadLength for less than header and tag, else BadTag. Changes no counter."""
         if len(packet) < _OVERHEAD:
             raise BadLength
-        if not hmac.compare_digest(self._tag(packet[:-TAG_SIZE]), packet[-TAG_SIZE:]):
+        if not compare_digest(self._tag(packet[_AUTHENTIC]), packet[_TAG]):
             raise BadTag
         self._verified = packet
 
@@ -123,4 +126,4 @@ class Opener(_Stream):
         self._verified = None
         aes = self._aes
         aes.reset_nonce(self._salt + counter.to_bytes(8, "big") + _FIRST_BLOCK)
-        return aes.update(packet[HEADER_SIZE:-TAG_SIZE])
+        return aes.update(packet[_CIPHERTEXT])
