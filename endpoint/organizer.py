@@ -88,6 +88,7 @@ class Organizer(Member):
         self.jobs: deque[Job] = deque()
         self._verifier = verifier
         self._handshakes: dict[ParticipantId, _Handshake] = {}
+        self.judged = 0  # proofs that were checked, right or wrong
         self._computing = 0
         self._waiting_jobs: deque[Job] = deque()
         self._failures: dict[ParticipantId, int] = {}
@@ -198,6 +199,7 @@ class Organizer(Member):
             self.dropped["handshake-late"] += 1
             return
         held.busy = True
+        self.judged += 1
         side = held.side
         self._compute(
             Job(lambda: side.judge(body), lambda message4, then: self._proved(guest, side, message4, then), self._not_judged(guest, side))

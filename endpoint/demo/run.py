@@ -325,7 +325,7 @@ async def _tell(story: Story, painter: trio.Process, tap: Path) -> None:
     organizer = story.members["Olga Organizer"]
     await organizer.do(do="cost")
     cost = await organizer.wait("cost")
-    story.verdict.figures["admission_cpu_ms"] = round(1000 * cost["admission_cpu"] / max(1, cost["admitted"]), 2)
+    story.verdict.figures["admission_cpu_ms"] = round(1000 * cost["admission_cpu"] / max(1, cost["judged"]), 2)
     await organizer.do(do="end")
     for name in [*early, late]:
         await story.members[name].wait("ended")
