@@ -96,7 +96,7 @@ def schedule(db: Connection, organizer: Organizer, title: str, meeting_key: byte
                 result = db.execute(
                     meetings.insert().values(
                         number=number,
-                        number_held=True,
+                        held=number,
                         organizer_id=organizer.id,
                         title=title,
                         meeting_key=meeting_key,
@@ -120,7 +120,7 @@ def list_meetings(db: Connection, organizer: Organizer) -> list[Meeting]:
 
 def find_meeting(db: Connection, number: MeetingId) -> Meeting | None:
     """The meeting that holds this number now."""
-    row = db.execute(_select().where((meetings.c.number == number) & meetings.c.number_held)).one_or_none()
+    row = db.execute(_select().where(meetings.c.held == number)).one_or_none()
     return None if row is None else _meeting(row)
 
 
@@ -149,8 +149,8 @@ def set_state(db: Connection, meeting: int, state: MeetingState, now: float) -> 
 
 def _let_go(db: Connection, number: MeetingId, now: float) -> None:
     """Free the number if the meeting that holds it ended long ago."""
-    old = (meetings.c.number == number) & meetings.c.number_held & (meetings.c.ended_at < now - HELD_AFTER_END)
-    db.execute(meetings.update().where(old).values(number_held=False))
+    old = (meetings.c.held == number) & (meetings.c.ended_at < now - HELD_AFTER_END)
+    db.execute(meetings.update().where(old).values(held=None))
 
 
 def _select() -> Select[Any]:

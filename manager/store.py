@@ -20,7 +20,6 @@ import structlog
 import trio
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     CheckConstraint,
     Column,
     Connection,
@@ -98,7 +97,7 @@ meetings = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("number", Integer, nullable=False),  # the meeting ID; may come back long after the end, hence no primary key
-    Column("number_held", Boolean, nullable=False),  # nobody else may have this number now
+    Column("held", Integer, unique=True),  # the number again, as long as nobody else may have it
     Column("organizer_id", ForeignKey("organizers.id"), nullable=False, index=True),
     Column("title", String(200), nullable=False),
     Column("meeting_key", LargeBinary(32), nullable=False),
@@ -109,7 +108,6 @@ meetings = Table(
     CheckConstraint("state IN ('scheduled', 'open', 'ended')", name="state"),
     CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended"),
     CheckConstraint("number BETWEEN 100000000 AND 999999999", name="number"),
-    Index("uq_meetings_number_held", "number", unique=True, sqlite_where=text("number_held"), postgresql_where=text("number_held")),
 )
 
 sessions = Table(

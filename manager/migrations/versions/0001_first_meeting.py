@@ -24,7 +24,7 @@ def upgrade() -> None:
         "meetings",
         sa.Column("id", sa.Integer, nullable=False),
         sa.Column("number", sa.Integer, nullable=False),
-        sa.Column("number_held", sa.Boolean, nullable=False),
+        sa.Column("held", sa.Integer),
         sa.Column("organizer_id", sa.Integer, nullable=False),
         sa.Column("title", sa.String(200), nullable=False),
         sa.Column("meeting_key", sa.LargeBinary(32), nullable=False),
@@ -33,14 +33,13 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("ended_at", sa.Double),
         sa.PrimaryKeyConstraint("id", name="pk_meetings"),
+        sa.UniqueConstraint("held", name="uq_meetings_held"),
         sa.ForeignKeyConstraint(["organizer_id"], ["organizers.id"], name="fk_meetings_organizer_id"),
         sa.CheckConstraint("state IN ('scheduled', 'open', 'ended')", name="ck_meetings_state"),
         sa.CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ck_meetings_ended"),
         sa.CheckConstraint("number BETWEEN 100000000 AND 999999999", name="ck_meetings_number"),
     )
     op.create_index("ix_meetings_organizer_id", "meetings", ["organizer_id"])
-    held = sa.text("number_held")
-    op.create_index("uq_meetings_number_held", "meetings", ["number"], unique=True, sqlite_where=held, postgresql_where=held)
     op.create_table(
         "sessions",
         sa.Column("id", sa.LargeBinary(8), nullable=False),
