@@ -235,8 +235,10 @@ class Member:
             self.receive_clear_untrusted(header, packet[HEADER_SIZE:], now)
         elif header.stream in self._held:
             self._hold(header.stream, packet, now)
-        elif self._take(header, packet, now):
-            self._retry(now)
+        else:
+            if self._take(header, packet, now):
+                self._retry(now)
+            self._flush(now)  # a heartbeat may have been what sealing waited for
 
     def receive_clear_untrusted(self, header: PacketHeader, body: bytes, now: float) -> None:
         """A handshake message; a member needs none any more."""
@@ -318,7 +320,6 @@ class Member:
                         self._held_count += len(waiting)
                         break
                     moved = True
-        self._flush(now)
 
     def _drop(self, error: ParleyError | CryptoError, sender: ParticipantId = EVERYONE) -> None:
         self.dropped[error.name] += 1

@@ -411,7 +411,7 @@ class Organizer(Member):
 
     def control(self, message: Control, now: float) -> None:
         """What the relay says beside packets."""
-        if isinstance(message, Presence):
+        if isinstance(message, Presence) and not self.state.ended:
             for participant in message.here:
                 self._absent_since.pop(ParticipantId(participant), None)
             for participant in message.away:

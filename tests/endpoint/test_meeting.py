@@ -170,6 +170,18 @@ def test_what_is_said_without_a_link_is_sealed_afterwards() -> None:
     assert room.chat(ben) == [("Ana", "later")]
 
 
+def test_sealing_waits_for_a_heartbeat_that_the_welcome_names() -> None:
+    room = Room()
+    ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
+    room.unlink(ana.me)
+    ana.chat("while away")
+    room.run(6.0)  # a heartbeat goes by, and nothing else
+    room.link(ana.me)
+    ana.chat("back")
+    room.run()
+    assert room.chat(ben) == [("Ana", "while away"), ("Ana", "back")]
+
+
 def test_a_join_waits_for_the_key_change_that_is_under_way() -> None:
     room = Room()
     ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
