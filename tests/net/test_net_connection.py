@@ -154,7 +154,7 @@ async def test_a_write_fills_one_record_and_no_more() -> None:
 
 async def test_an_idle_link_lives_for_ever_and_measures_its_round_trip(autojump_clock: MockClock) -> None:
     async with connected(*in_memory()) as pair:
-        await trio.sleep(3600)
+        await trio.sleep(600)
         assert pair.ends == {}
         assert pair.caller.rtt == pytest.approx(0)
         assert pair.callee.rtt == pytest.approx(0)
