@@ -157,6 +157,7 @@ class Member:
         organizer = self.state.organizer
         return (
             self.joined
+            and not self.state.ended
             and self._linked
             and self._awaited is None
             and (

@@ -353,3 +353,17 @@ def test_a_participant_id_is_admitted_once() -> None:
     room.run(31.0, step=1.0)
     assert not twin.joined
     assert ParticipantId(2) in room.organizer.state.members
+
+
+def test_nothing_is_sealed_after_the_end() -> None:
+    room = Room()
+    ana = room.admitted(2, "Ana")
+    room.organizer.appoint(room.organizer.me, room.now)
+    room.organizer.end(room.now)
+    room.run()
+    for member in (room.organizer, ana):
+        assert not member.may_seal
+        with pytest.raises(SessionOver):
+            member.chat("too late")
+        with pytest.raises(NotAllowed):
+            member.screen_packets(b"\x01", restart=True)
