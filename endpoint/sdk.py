@@ -101,15 +101,16 @@ def single_errors() -> Iterator[None]:
         yield
     except BaseExceptionGroup as group:
         _, rest = group.split(trio.Cancelled)
-        leaves = list(_leaves(rest)) if rest else []
-        if len(leaves) == 1:
-            raise leaves[0] from leaves[0].__cause__
+        found = list(leaves(rest)) if rest else []
+        if len(found) == 1:
+            raise found[0] from found[0].__cause__
         raise
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The errors themselves, however deep their groups."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
+            yield from leaves(error)
         else:
             yield error

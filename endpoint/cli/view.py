@@ -1,0 +1,213 @@
+"""How a session looks in a terminal: pure functions from facts to rich's texts.
+
+Names, chat and titles are other people's words. They have been cleaned (`endpoint.text`) and are put into `Text` objects as they are, so
+nothing in them is taken for markup.
+"""
+
+import time
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from endpoint import events
+from endpoint.cli.room import Person, Room
+from endpoint.invitation import Invitation
+from endpoint.present import OnAir
+from wire.ids import format_meeting_id
+
+_LIGHTS: dict[OnAir, tuple[str, str]] = {
+    OnAir.LIVE: (" ● ON AIR ", "bold white on red3"),
+    OnAir.PAUSED: (" ‖ PAUSED ", "bold black on yellow3"),
+    OnAir.OFF: (" ○ off air ", "white on grey30"),
+}
+_NAME = "bold cyan"
+_FACT = "dim"
+_TROUBLE = "yellow"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the status region shows. Secrets are in it, for the organizer's eyes."""
+
+    title: str
+    meeting: str
+    on_air: OnAir
+    showing: str  # what is watched, "" if this side presents
+    presenting: str  # by whom
+    sharing: str  # what is shared
+    picture: str  # where the watched screen is kept; "" if nothing is watched
+    frames: int
+    bytes: int
+    rate_out: float
+    rate_in: float
+    node: str
+    people: tuple[Person, ...]
+    locked: bool
+    words: str
+    badge: str
+    link: str = ""
+    password: str = ""
+    typed: str | None = None  # None: nobody types here
+
+    @classmethod
+    def of(cls, room: Room, typed: str | None) -> "View":
+        presenter, session, invitation = room.presenter, room.session, room.invitation
+        presents = session.state.presenter == session.me
+        rate_out, rate_in = room.rates()
+        return cls(
+            title=room.title,
+            meeting=room.meeting,
+            on_air=room.on_air,
+            showing=room.showing,
+            presenting=room.presenting,
+            sharing=room.sharing if presents else "",
+            picture="" if presents or not room.viewer.written else str(room.picture),
+            frames=presenter.frames if presents and presenter else room.watcher.frames,
+            bytes=session.bytes_sent if presents else session.bytes_received,
+            rate_out=rate_out,
+            rate_in=rate_in,
+            node=session.node,
+            people=tuple(room.people()),
+            locked=session.state.locked,
+            words=room.words,
+            badge=room.badge.value,
+            link=invitation.link() if room.hosting else "",
+            password=invitation.password or "" if room.hosting else "",
+            typed=typed,
+        )
+
+
+def status(view: View, width: int) -> RenderableType:
+    """The region at the bottom of the terminal, `width` cells wide."""
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style=_FACT, no_wrap=True)
+    rows.add_column(overflow="fold")
+    if view.link:
+        fits = cell_len(view.link) + 14 < width  # a link in two pieces cannot be copied
+        rows.add_row("link", Text(view.link, style="bold") if fits else Text("type /link to see it in one piece", style=_FACT))
+        rows.add_row("password", Text(view.password, style="bold green") if view.password else Text("none", style=_TROUBLE))
+    rows.add_row("compare", Text.assemble(view.words, ("  (by voice: the same words at everyone)", _FACT)))
+    rows.add_row("secrecy", Text(view.badge))
+    rows.add_row(f"here ({len(view.people)})", roster(view.people))
+    rows.add_row("screen", _screen(view))
+    parts: list[RenderableType] = [Text("─" * width, style=_FACT), _banner(view, width), rows]
+    if view.typed is not None:
+        parts.append(_prompt(view.typed, width))
+    return Group(*parts)
+
+
+def _banner(view: View, width: int) -> Text:
+    """The on-air light, and the relay at the right end."""
+    light, style = _LIGHTS[view.on_air]
+    left = Text.assemble(
+        (light, style), "  ", (view.meeting, "bold"), "  ", (view.title, "bold"), (("  locked", _TROUBLE) if view.locked else "")
+    )
+    right = Text.assemble("via ", (view.node, "green")) if view.node else Text("no relay, trying again", style="bold yellow")
+    room = width - cell_len(right.plain) - 1
+    left.truncate(max(room, 0), overflow="ellipsis", pad=True)
+    return Text.assemble(left, " ", right, no_wrap=True, overflow="crop")
+
+
+def _screen(view: View) -> Text:
+    moved = f"{view.frames:,} frames · {decimal(view.bytes)} · out {decimal(int(view.rate_out))}/s · in {decimal(int(view.rate_in))}/s"
+    if view.sharing:
+        return Text.assemble((view.sharing, "bold"), (f" · {moved}", _FACT))
+    what = f"{view.showing}" + (f": {view.presenting}'s screen" if view.presenting else "")
+    return Text.assemble((what, "bold"), (f" · {moved}", _FACT), *([("\n" + view.picture, "green")] if view.picture else []))
+
+
+def roster(people: tuple[Person, ...]) -> Text:
+    """Everyone, with what is true of each."""
+    text = Text()
+    for person in people:
+        if text:
+            text.append(", ", style=_FACT)
+        text.append(person.name, style=Style.parse(_NAME) + Style(dim=person.away))
+        if person.notes:
+            text.append(f" ({', '.join(person.notes)})", style=_FACT)
+    return text
+
+
+def _prompt(typed: str, width: int) -> Text:
+    """The line that is being typed, its end in sight."""
+    room = max(width - 4, 1)
+    if cell_len(typed) > room:
+        while cell_len(typed) > room - 1:
+            typed = typed[1:]
+        typed = "…" + typed
+    hint = ("  type to chat, /help for commands", _FACT) if not typed else ""
+    return Text.assemble(("> ", "bold"), typed, ("▏", "blink"), hint, no_wrap=True, overflow="crop")
+
+
+def chat_line(event: events.ChatReceived) -> Text:
+    when = time.strftime("%H:%M", time.localtime(min(max(event.time_ms // 1000, 0), 1 << 32)))
+    return Text.assemble((f"{when} ", _FACT), (event.name, _NAME), ": ", event.text)
+
+
+def sentence(event: events.Event, room: Room) -> Text | None:
+    """What an event is in words; None for what the status shows anyway."""
+
+    def name(of: str) -> tuple[str, str]:
+        return of, _NAME
+
+    match event:
+        case events.ChatReceived():
+            return chat_line(event)
+        case events.MemberJoined():
+            return Text.assemble(name(event.name), (" is here.", _FACT))
+        case events.MemberLeft():
+            return Text.assemble(name(event.name), (" was removed." if event.dismissed else " has left.", _FACT))
+        case events.PresenterChanged():
+            return Text.assemble(name(event.name), (" presents.", _FACT)) if event.name else Text("Nobody presents.", style=_FACT)
+        case events.ChatRightChanged():
+            who = room.session.member.name(event.participant) if event.participant else "Everyone"
+            return Text.assemble(name(who), (" may chat." if event.allowed else " may not chat any more.", _FACT))
+        case events.Wish():
+            return Text.assemble(name(event.name), (f" asks: {event.verb}", _TROUBLE))
+        case events.JoinRefused():
+            return Text(f"Somebody did not get in: {event.reason}.", style=_TROUBLE)
+        case events.LinkChanged():
+            if event.node:
+                return Text(f"Connected to {event.node}.", style=_FACT)
+            return Text(f"No relay: {event.reason} It is tried again.", style=_TROUBLE)
+        case events.OrganizerMissing():
+            missing = "Nothing is heard from the organizer: it cannot be reached, or a server withholds it."
+            return Text(missing if event.missing else "The organizer is heard again.", style=_TROUBLE)
+        case events.Dropped():
+            return Text(f"{event.name}: {event.sentence}", style=_TROUBLE)
+        case events.SessionEnded():
+            return Text("The meeting has ended.", style="bold")
+        case events.Removed():
+            return Text(event.sentence, style="bold")
+        case _:
+            return None
+
+
+def invitation_text(invitation: Invitation, title: str, words: str) -> Text:
+    """What a host gives to those who are to come. The link stands in a line of its own, to be copied."""
+    password = invitation.password
+    return Text.assemble(
+        ("Meeting   ", _FACT), (format_meeting_id(invitation.meeting), "bold"), "  ", title, "\n",
+        ("Link      ", _FACT), (invitation.link(), "bold"), "\n",
+        ("Password  ", _FACT), (password or "none", "bold green"), "\n",
+        ("Compare   ", _FACT), words, "\n",
+        ("Secrecy   ", _FACT), invitation.badge.value,
+    )  # fmt: skip
+
+
+def invitation_facts(invitation: Invitation, title: str, words: str) -> dict[str, object]:
+    """The same for a program: the organizer asked for it on its own standard output."""
+    return {
+        "meeting_id": invitation.meeting,
+        "title": title,
+        "link": invitation.link(),
+        "password": invitation.password or "",
+        "words": words,
+        "badge": invitation.badge.value,
+        "manager": invitation.site,
+    }
