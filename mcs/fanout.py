@@ -290,7 +290,7 @@ class Reader:
         if self.screen is Screen.OFF:
             self.cursors[Queue.SCREEN] = ring.head
             return None
-        if at <= ring.last_gone and self._missed(at):
+        if (at <= ring.last_gone and self._missed(at)) or self._torn():
             self._dropped["skipped"] += 1
             self._fall_back(self._log.newest_epoch())
             at = self.cursors[Queue.SCREEN]
@@ -317,6 +317,10 @@ class Reader:
         return self.screen is Screen.LEVEL and any(
             index >= cursor and stream.channel == Channel.SCREEN and stream.sender != self.participant for stream, (index, _) in gone.items()
         )
+
+    def _torn(self) -> bool:
+        """Whether the snapshot that it is being given will never be whole."""
+        return self._reading is not None and not self._reading.whole and self._reading is not self._log.building
 
     def _fall_back(self, epoch: int) -> None:
         """An own want on the reader's behalf."""

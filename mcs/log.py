@@ -93,10 +93,10 @@ class Entry:
 class Snapshot:
     """Where a snapshot stands in the screen ring. `whole` once its last packet is there."""
 
-    __slots__ = ("epoch", "first", "last", "sender", "size", "whole")
+    __slots__ = ("epoch", "first", "last", "size", "stream", "whole")
 
     def __init__(self, entry: Entry) -> None:
-        self.sender = entry.stream.sender
+        self.stream = entry.stream
         self.first = self.last = entry.index
         self.epoch = entry.epoch
         self.size = 0
@@ -197,6 +197,7 @@ class SessionLog:
         "_streams_of",
         "_torn",
         "building",
+        "former",
         "have",
         "latest",
         "rings",
@@ -210,6 +211,7 @@ class SessionLog:
         self.latest = {Channel.CURSOR: Latest(), Channel.VOICE: Latest()}
         self.snapshot: Snapshot | None = None  # whole, and every screen packet after its first one is there
         self.building: Snapshot | None = None
+        self.former: Snapshot | None = None  # the whole one before
         self.screen_sender: ParticipantId | None = None  # of the last packet on channel 5 or 9
         self._seq = 0
         self._rising: dict[Stream, int] = {}  # the other streams: the last counter
@@ -308,6 +310,8 @@ class SessionLog:
         floor = min(screen_floor, self.snapshot.first if self.snapshot else 0)
         while (oldest := screen.oldest()) is not None and oldest.index < floor:
             screen.drop(oldest)
+        if self.former is not None and self.former.first < floor:
+            self.former = None
 
     # --- channels 5 and 9 ---
 
@@ -315,15 +319,17 @@ class SessionLog:
         screen, stream = self.rings[Queue.SCREEN], entry.stream
         if self.screen_sender != stream.sender:  # another one presents: the former picture is of no use
             self.screen_sender = stream.sender
-            self.snapshot = self.building = None
+            self.former = self.snapshot = None
+            self._abandon()
         if stream.channel == Channel.SNAPSHOT:
-            return self._append_snapshot(entry, known, fresh)
+            taken = self._append_snapshot(entry, known, fresh)
+            self._shrink(screen)
+            return taken
         screen.append(entry)
         if not fresh and entry.counter != known + 1:
             self._note_gap(entry, self._before[stream])
         self._before[stream] = entry.index
-        while screen.size > SCREEN_BYTES + sum(s.size for s in (self.snapshot, self.building) if s):
-            self._shrink(screen)
+        self._shrink(screen)
         return True
 
     def _note_gap(self, entry: Entry, before: int) -> None:
@@ -332,13 +338,20 @@ class SessionLog:
         if self.snapshot and self.snapshot.first < before:
             self.snapshot = None
         if self.building and self.building.first < before:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """The snapshot under way is of no use: what is still to come of it is torn."""
+        if self.building is not None:
+            self._torn[self.building.stream] = True
             self.building = None
 
     def _append_snapshot(self, entry: Entry, known: int, fresh: bool) -> bool:
         screen, stream = self.rings[Queue.SCREEN], entry.stream
         under_way = self.building is not None
         if not fresh and entry.counter != known + 1:
-            under_way, self.building = False, None
+            under_way = False
+            self._abandon()
             self._torn[stream] = entry.local  # another node goes on with the first packet of a snapshot, a sender anywhere
         elif fresh:
             self._torn[stream] = entry.local and entry.counter != 0
@@ -354,24 +367,30 @@ class SessionLog:
         building.last = entry.index
         building.size += len(entry.frame)
         if building.size > SNAPSHOT_BYTES:
-            self._torn[stream], self.building = not entry.last, None
+            self._abandon()
+            self._torn[stream] = not entry.last
         elif entry.last:
             building.whole = True
-            self.snapshot, self.building = building, None
+            self.former, self.snapshot, self.building = self.snapshot, building, None
         return True
 
     def _shrink(self, screen: Ring) -> None:
-        """Drop the oldest screen packet; a snapshot that it stood behind is of no more use."""
-        for entry in screen.entries():
-            kept = any(s and s.first <= entry.index <= s.last for s in (self.snapshot, self.building))
-            if entry.stream.channel == Channel.SNAPSHOT and kept:
-                continue
-            for name in ("snapshot", "building"):
-                snapshot: Snapshot | None = getattr(self, name)
-                if snapshot is not None and snapshot.first < entry.index:
-                    setattr(self, name, None)
+        """Drop the oldest screen packets over the bound. The snapshot before the last one stays as long as there is room: a slow reader may
+        still be reading it. A snapshot behind which updates are missing is of no more use."""
+        while screen.size > SCREEN_BYTES + sum(s.size for s in (self.former, self.snapshot, self.building) if s):
+            entry = next(e for e in screen.entries() if not self._is_kept(e))
+            if self.former is not None and self.former.first <= entry.index:
+                self.former = None
+            if self.snapshot is not None and self.snapshot.first < entry.index:
+                self.snapshot = None
+            if self.building is not None and self.building.first < entry.index:
+                self._abandon()
             screen.drop(entry)
-            return
+
+    def _is_kept(self, entry: Entry) -> bool:
+        return entry.stream.channel == Channel.SNAPSHOT and any(
+            s is not None and s.stream == entry.stream and s.first <= entry.index <= s.last for s in (self.snapshot, self.building)
+        )
 
     def newest_epoch(self) -> int:
         """The epoch of the newest screen packet; 0 if there is none."""
