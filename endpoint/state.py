@@ -88,6 +88,7 @@ class State:
     _chat_default: list[Change] = field(default_factory=list, repr=False)
     _chat: dict[ParticipantId, list[Change]] = field(default_factory=dict, repr=False)
     _present: dict[ParticipantId, int] = field(default_factory=dict, repr=False)  # since which index
+    _gone: dict[ParticipantId, int] = field(default_factory=dict, repr=False)  # from which index on
     _ended: dict[tuple[ParticipantId, int], list[Ended]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -140,7 +141,7 @@ class State:
         """Whether a packet counts: its sender's right at `index`, and the cuts since."""
         at = max(index, self.first_index)
         since = self._present.get(sender)
-        if since is None or at < since:
+        if since is None or at < since or at >= self._gone.get(sender, at + 1):
             return False
         if channel == Channel.CHAT:
             held = bool(_value_at(self._chat.get(sender, []), at, _value_at(self._chat_default, at, self.chat_default)))
@@ -229,6 +230,7 @@ class State:
     def _remove(self, participants: set[ParticipantId], cuts: list[Cut]) -> None:
         self._cut(cuts, (Channel.CHAT, Channel.FILE), participants)
         for participant in participants:
+            self._gone[participant] = self.index
             self.departed[participant] = self.members.pop(participant)
             self.chat.pop(participant, None)
         if self.presenter in participants:

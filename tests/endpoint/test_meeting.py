@@ -6,6 +6,7 @@ from crypto.errors import CryptoError
 from endpoint import events
 from endpoint.errors import NotAllowed, SessionOver, WrongOrganizer
 from endpoint.guest import Stage
+from endpoint.messages import ChatLine, encode
 from tests.endpoint.room import Room
 from wire.ids import EVERYONE, Channel, ParticipantId, Stream
 
@@ -207,6 +208,21 @@ def test_G07_a_dismissed_members_key_opens_nothing_later() -> None:
     assert room.chat(ben) == []
     assert room.organizer.keyring.current == 4
     assert ben.keyring.current != 4
+
+
+def test_G07_a_dismissed_member_that_knows_of_it_is_heard_no_more() -> None:
+    """A modified client keeps its keys and names the very entry that removed it; a relay lets the line through."""
+    room = Room()
+    ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
+    ben.keyring.forget = lambda: None  # type: ignore[method-assign]
+    room.organizer.dismiss(ben.me, room.now)
+    room.run()
+    (packet,) = ben.channels.seal(Channel.CHAT, encode(ChatLine("I am still here", 0)))
+    for member in (ana, room.organizer):
+        member.receive_untrusted(packet, room.now)
+        room.run()
+        assert room.chat(member) == []
+        assert member.dropped["no-right"] == 1
 
 
 def test_equal_names_are_told_apart() -> None:
