@@ -6,7 +6,6 @@ certificate wins; the others are closed. Where a dial ends for TLS reasons, that
 """
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from typing import Final
 
 import trio
@@ -48,21 +47,18 @@ async def dial(
 
 async def probe(address: Address, *, timeout: float = 2.0) -> bool:  # noqa: ASYNC109  # as above
     """Whether a Parley server answers there. A plain, short connection; it carries nothing about anybody."""
+    received = b""
     with trio.move_on_after(timeout):
         try:
-            stream = await trio.open_tcp_stream(*address)
-            async with stream:
+            async with await trio.open_tcp_stream(*address) as stream:
                 await stream.send_all(PROBE)
-                received = b""
-                async with aclosing(stream):
-                    async for part in stream:
-                        received += part
-                        if len(received) > len(ANSWER):
-                            return False
-            return received == ANSWER
+                async for part in stream:
+                    received += part
+                    if len(received) > len(ANSWER):
+                        break
         except (OSError, trio.BrokenResourceError):
             return False
-    return False
+    return received == ANSWER
 
 
 class _Race:

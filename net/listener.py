@@ -56,7 +56,7 @@ class PortForbidden(ListenError):
 
 
 async def listen(host: str | None, port: int) -> list[trio.SocketListener]:
-    """Listening sockets for this address; None is every address, port 0 a free port, the same for IPv4 and IPv6.
+    """Listening sockets for this address; None is every address; port 0 is a free port for each of them.
 
     Raises `PortInUse`, `PortForbidden`, `ListenError`.
     """
@@ -141,41 +141,42 @@ class _Door:
 
     async def _greet(self, sock: trio.socket.SocketType, scope: trio.CancelScope) -> None:
         stream: TlsStream | None = None
+        caller = _address_of(sock)
         try:
             with scope:
-                stream = await self._recognise(sock)
+                stream = await self._recognise(sock, caller)
         except TlsRefused as refused:
-            self._refuse(refused.reason, remote=refused.remote, detail=refused.args[0])
+            self._refuse(refused.reason, caller, said_by="them" if refused.remote else "us", detail=refused.args[0])
         except OSError:
-            self._refuse("caller-lost")
+            self._refuse("caller-lost", caller)
         finally:
             del self._unfinished[scope]
             self._room.unpark()
             if stream is None:
                 sock.close()
         if scope.cancelled_caught:
-            self._refuse("handshake-timeout")
+            self._refuse("handshake-timeout", caller)
         if stream is not None:
             await self._handle(stream)
 
-    async def _recognise(self, sock: trio.socket.SocketType) -> TlsStream | None:
+    async def _recognise(self, sock: trio.socket.SocketType, caller: str) -> TlsStream | None:
         first = await sock.recv(1, MSG_PEEK)
         if first and first[0] == _TLS_HANDSHAKE:
-            recorder = self._tap.record(_label(sock)) if self._tap else None
+            recorder = self._tap.record(caller) if self._tap else None
             return await TlsStream.accept(sock, self._context, tap=recorder)
         if first == PROBE[:1] and await _is_probe(sock):
             await sock.send(ANSWER)  # eight bytes fit into the empty buffer of a new connection
             sock.shutdown(SHUT_WR)
             await sock.recv(1)  # the caller closes first, so that nothing is reset on its way
         elif first:
-            self._refuse("not-tls")
+            self._refuse("not-tls", caller)
         return None
 
     async def _handle(self, stream: TlsStream) -> None:
         handler = self._handler if stream.alpn == FRAMES.decode() else self._http
         try:
             if handler is None:
-                self._refuse("no-such-protocol")
+                self._refuse("no-such-protocol", ":".join(map(str, stream.remote_address)))
             else:
                 await handler(stream)
         except Exception:
@@ -183,9 +184,9 @@ class _Door:
         finally:
             await stream.aclose()
 
-    def _refuse(self, reason: str, **more: object) -> None:
+    def _refuse(self, reason: str, caller: str, **more: object) -> None:
         self.refused[reason] += 1
-        log.info("caller-refused", reason=str(reason), times=self.refused[reason], **more)
+        log.info("caller-refused", reason=str(reason), caller=caller, times=self.refused[reason], **more)
 
 
 async def _is_probe(sock: trio.socket.SocketType) -> bool:
@@ -198,6 +199,9 @@ async def _is_probe(sock: trio.socket.SocketType) -> bool:
     return received == PROBE
 
 
-def _label(sock: trio.socket.SocketType) -> str:
-    host, port, *_ = sock.getpeername()
-    return f"{host}-{port}"
+def _address_of(sock: trio.socket.SocketType) -> str:
+    try:
+        host, port, *_ = sock.getpeername()
+    except OSError:  # gone already
+        return "?"
+    return f"{host}:{port}"

@@ -45,7 +45,11 @@ async def exit_with_parent(scope: trio.CancelScope) -> None:
             await trio.lowlevel.wait_readable(descriptor)
         except OSError:
             await trio.lowlevel.checkpoint()  # a file or /dev/null: always readable, so epoll does not take it
-        if not os.read(descriptor, 4096):
+        try:
+            ended = not os.read(descriptor, 4096)
+        except OSError:  # closed from the beginning
+            ended = True
+        if ended:
             scope.cancel()
             return
 

@@ -151,7 +151,7 @@ class TlsStream(trio.abc.Stream):
                     await trio.lowlevel.wait_readable(self.socket.fileno())
                 except SSL.Error as error:
                     raise self._failed(error) from None
-                if self._closed:
+                if self._closed:  # while waiting: the descriptor may be somebody else's by now, so OpenSSL must not touch it again
                     raise trio.ClosedResourceError
             self._broken = False
 
@@ -235,7 +235,7 @@ class TlsStream(trio.abc.Stream):
             try:
                 if not await self.socket.recv(READ):
                     return
-            except OSError:
+            except (OSError, trio.ClosedResourceError):  # reset by the other side, or `close_now` was impatient
                 return
 
     def _may_send(self) -> None:

@@ -71,6 +71,11 @@ def test_standard_input_that_is_no_pipe_has_ended() -> None:
     assert run(UNTIL_STDIN_ENDS).stdout == "ready\nended\n"
 
 
+def test_standard_input_that_is_closed_has_ended() -> None:
+    done = run(f"import os; os.close(0)\n{textwrap.dedent(UNTIL_STDIN_ENDS)}")
+    assert done.stdout == "ready\nended\n"
+
+
 def test_a_named_error_is_one_sentence_and_exit_code_1() -> None:
     done = run(
         """

@@ -2,6 +2,7 @@
 
 import functools
 import select
+import socket
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,40 @@ async def test_a_stuck_writer_is_woken_by_closing(cluster: Cluster) -> None:
                 nursery.start_soon(expect_the_end)
                 await trio.testing.wait_all_tasks_blocked(0.05)
                 caller.close_now()
+
+
+async def test_closing_is_cut_short_without_a_word(cluster: Cluster) -> None:
+    """An orderly close waits for the other side; whoever has no patience closes under it."""
+    async with cluster.both_ends() as (caller, _), trio.open_nursery() as nursery:
+        nursery.start_soon(caller.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        caller.close_now()
+
+
+async def test_a_closed_stream_touches_no_descriptor_that_others_got(cluster: Cluster) -> None:
+    """The kernel gives the number of a closed socket to the next one; what TLS still had to say must not go there."""
+    caller, called = await cluster.stream_pair()
+    number = caller.socket.fileno()
+    async with trio.open_nursery() as nursery:
+
+        async def expect_the_end() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await send_for_ever(caller)
+
+        nursery.start_soon(expect_the_end)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        while not select.select([], [caller.socket], [], 0)[1]:  # now the writer is about to be woken, …
+            await called.receive_some()
+        caller.close_now()  # … and at this very moment its socket is closed
+        one, two = socket.socketpair()
+        with one, two:
+            assert number in (one.fileno(), two.fileno())
+            await trio.testing.wait_all_tasks_blocked()
+            for end in (one, two):
+                end.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    end.recv(1)
+    called.close_now()
 
 
 async def test_a_clogged_stream_waits_until_it_might_not_block(cluster: Cluster) -> None:
