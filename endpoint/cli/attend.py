@@ -42,7 +42,7 @@ async def attend(session: Session, face: Face, invitation: Invitation, finish: t
     room = Room(session, invitation, Watcher(session, viewer.show), viewer, picture, finish)
     if source is not None:
         room.presenter = Presenter(session, source)
-        room.sharing = source.name
+        room.source = source
     with face.shown(room):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(room.watcher.run)

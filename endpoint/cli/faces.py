@@ -76,7 +76,7 @@ class PlainFace:
     """Lines on standard output."""
 
     def __init__(self, console: Console | None = None, lines: AsyncIterator[str] | None = None) -> None:
-        self.console = console or Console(soft_wrap=True, highlight=False)
+        self.console = console or Console(highlight=False)
         self._room: Room | None = None
         self._lines = lines
         self._linked: bool | None = None
@@ -86,7 +86,7 @@ class PlainFace:
     def shown(self, room: Room) -> Iterator[None]:
         self._room = room
         if room.hosting:
-            self._print(view.invitation_text(room.invitation, room.title, room.words))
+            self._print(view.invitation_text(room.invitation, room.title, room.words), whole=True)
         else:
             self._print(Text.assemble((room.meeting, "bold"), " ", (room.title, "bold"), f" · {room.badge} · compare: {room.words}"))
             self._print(Text.assemble(("here: ", "dim"), view.roster(tuple(room.people()))))
@@ -120,8 +120,9 @@ class PlainFace:
     def refuse(self, error: ParleyError) -> None:
         self._print(Text(str(error), style="yellow"))
 
-    def _print(self, text: Text) -> None:
-        self.console.print(text, soft_wrap=True)
+    def _print(self, text: Text, *, whole: bool = False) -> None:
+        """`whole`: lines are not broken, so that a link can be copied. A pipe gets no broken line at all."""
+        self.console.print(text, soft_wrap=whole or not self.console.is_terminal)
 
     async def orders(self) -> AsyncIterator[Order]:
         async for line in self._lines or read_lines(LineParser()):
@@ -137,7 +138,7 @@ class PlainFace:
             case "who":
                 self._print(view.roster(tuple(room.people())))
             case "link" if room.hosting:
-                self._print(view.invitation_text(room.invitation, room.title, room.words))
+                self._print(view.invitation_text(room.invitation, room.title, room.words), whole=True)
             case "help":
                 shown = [c for c in COMMANDS.values() if (room.hosting or not c.host) and (c.usage != "/leave" or not room.hosting)]
                 usages = [(c.usage, c.help) for c in shown] + [("/who", "everyone who is here")]
@@ -190,10 +191,12 @@ class LiveFace(PlainFace):
     async def orders(self) -> AsyncIterator[Order]:
         if self._editor is None:
             return
-        parser = _Drawn(self._editor, self)
-        self._lines = read_lines(parser)
-        async for order in super().orders():
-            yield order
+        async for line in read_lines(_Drawn(self._editor, self)):
+            if line.startswith("/"):
+                self._print(Text(f"> {line}", style="dim"))
+            order = typed_order(line)
+            if order is not None and not self._show(order):
+                yield order
 
 
 class _Drawn:

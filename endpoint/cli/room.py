@@ -11,6 +11,7 @@ from endpoint.errors import EndpointError
 from endpoint.invitation import Badge, Invitation
 from endpoint.organizer import Organizer
 from endpoint.present import OnAir, Presenter
+from endpoint.screen.source import Source
 from endpoint.screen.viewer import PngViewer
 from endpoint.session import Session
 from endpoint.text import clean_line
@@ -60,7 +61,7 @@ class Room:
     picture: Path
     finish: trio.Event  # set: leave, or end
     presenter: Presenter | None = None
-    sharing: str = ""  # what is shared, in words
+    source: Source | None = None
     dropped: Counter[str] = field(default_factory=Counter)
     _rates: deque[tuple[float, int, int]] = field(default_factory=deque)
 
@@ -83,6 +84,12 @@ class Room:
     @property
     def words(self) -> str:
         return comparison_words(self.session.ticket.meeting_key)
+
+    @property
+    def sharing(self) -> str:
+        """What is shared, in words; "" if this side does not present."""
+        presents = self.session.state.presenter == self.session.me
+        return self.source.name if presents and self.source else ""
 
     @property
     def on_air(self) -> OnAir:

@@ -18,6 +18,7 @@ from endpoint import events
 from endpoint.cli.room import Person, Room
 from endpoint.invitation import Invitation
 from endpoint.present import OnAir
+from endpoint.watch import Showing
 from wire.ids import format_meeting_id
 
 _LIGHTS: dict[OnAir, tuple[str, str]] = {
@@ -25,6 +26,12 @@ _LIGHTS: dict[OnAir, tuple[str, str]] = {
     OnAir.PAUSED: (" ‖ PAUSED ", "bold black on yellow3"),
     OnAir.OFF: (" ○ off air ", "white on grey30"),
 }
+_WATCHING: dict[str, tuple[str, str]] = {
+    Showing.LIVE.value: (" ● LIVE ", "bold white on blue"),
+    Showing.PAUSED.value: (" ‖ PAUSED ", "bold black on yellow3"),
+    Showing.ENDED.value: (" ■ ENDED ", "white on grey30"),
+}
+_IDLE = (" ○ waiting ", "white on grey30")
 _NAME = "bold cyan"
 _FACT = "dim"
 _TROUBLE = "yellow"
@@ -36,7 +43,7 @@ class View:
 
     title: str
     meeting: str
-    on_air: OnAir
+    on_air: OnAir | None  # None: this side has nothing to share
     showing: str  # what is watched, "" if this side presents
     presenting: str  # by whom
     sharing: str  # what is shared
@@ -62,10 +69,10 @@ class View:
         return cls(
             title=room.title,
             meeting=room.meeting,
-            on_air=room.on_air,
+            on_air=room.on_air if presenter or presents else None,
             showing=room.showing,
             presenting=room.presenting,
-            sharing=room.sharing if presents else "",
+            sharing=room.sharing,
             picture="" if presents or not room.viewer.written else str(room.picture),
             frames=presenter.frames if presents and presenter else room.watcher.frames,
             bytes=session.bytes_sent if presents else session.bytes_received,
@@ -91,7 +98,7 @@ def status(view: View, width: int) -> RenderableType:
         fits = cell_len(view.link) + 14 < width  # a link in two pieces cannot be copied
         rows.add_row("link", Text(view.link, style="bold") if fits else Text("type /link to see it in one piece", style=_FACT))
         rows.add_row("password", Text(view.password, style="bold green") if view.password else Text("none", style=_TROUBLE))
-    rows.add_row("compare", Text.assemble(view.words, ("  (by voice: the same words at everyone)", _FACT)))
+    rows.add_row("compare", Text.assemble(view.words, ("  (by voice: the same at everyone)", _FACT)))
     rows.add_row("secrecy", Text(view.badge))
     rows.add_row(f"here ({len(view.people)})", roster(view.people))
     rows.add_row("screen", _screen(view))
@@ -102,8 +109,8 @@ def status(view: View, width: int) -> RenderableType:
 
 
 def _banner(view: View, width: int) -> Text:
-    """The on-air light, and the relay at the right end."""
-    light, style = _LIGHTS[view.on_air]
+    """The on-air light (of a side that only watches: whether it sees something), and the relay at the right end."""
+    light, style = _WATCHING.get(view.showing, _IDLE) if view.on_air is None else _LIGHTS[view.on_air]
     left = Text.assemble(
         (light, style), "  ", (view.meeting, "bold"), "  ", (view.title, "bold"), (("  locked", _TROUBLE) if view.locked else "")
     )
@@ -114,7 +121,8 @@ def _banner(view: View, width: int) -> Text:
 
 
 def _screen(view: View) -> Text:
-    moved = f"{view.frames:,} frames · {decimal(view.bytes)} · out {decimal(int(view.rate_out))}/s · in {decimal(int(view.rate_in))}/s"
+    frames = f"{view.frames:,} frame{'' if view.frames == 1 else 's'}, {decimal(view.bytes)}"
+    moved = f"{frames} · ↑ {decimal(int(view.rate_out))}/s ↓ {decimal(int(view.rate_in))}/s".replace("bytes", "B")
     if view.sharing:
         return Text.assemble((view.sharing, "bold"), (f" · {moved}", _FACT))
     what = f"{view.showing}" + (f": {view.presenting}'s screen" if view.presenting else "")
