@@ -172,7 +172,7 @@ async def test_slow_handshakes_are_bounded_and_the_oldest_gives_way(cluster: Clu
             async with await dial([address], cluster.caller(), server_kind="mcs", timeout=PATIENCE) as stream:
                 await stream.send_all(b"hello")
                 assert await stream.receive_some() == b"hello"
-        assert trio.current_time() <= 5
+        assert trio.current_time() < 10  # sooner than patience with all of them would have been
         for tcp in held:
             await tcp.aclose()
 

@@ -1,7 +1,10 @@
 """The cluster's own CA: names, files, renewal, and what a person is told."""
 
+import doctest
 import json
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from net import pki
 from net.pki import Identity, PeerName, PkiExists, PkiNameMalformed, PkiUnreadable
 from net.pki_cli import main
-from tests.net.cluster import Cluster
+from tests.net.cluster import PATIENCE, Cluster
 
 
 def test_a_node_certificate_says_who_it_is_and_nothing_else_may_be_done_with_it(cluster: Cluster) -> None:
@@ -172,3 +175,13 @@ def test_the_command_line_from_end_to_end(tmp_path: Path) -> None:
     assert shown["warning"]
     assert "pki-unreadable" in parley_pki("show", f"{node}/node.key", code=1)
     parley_pki("enrol", ca, node, "--kind", "judge", "--node", "x", code=2)
+
+
+def test_examples_in_docstrings_are_true() -> None:
+    assert doctest.testmod(pki).failed == 0
+
+
+def test_the_module_is_a_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "net.pki", "--help"], check=True, capture_output=True, text=True, timeout=PATIENCE)
+    assert "create-ca" in done.stdout
+    assert done.stderr == ""
