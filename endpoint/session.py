@@ -122,10 +122,9 @@ class Session:
         """Call this for every event, at once and synchronously. For features; a program reads `events`."""
         self._listeners.append(listener)
 
-    async def events(self) -> AsyncIterator[Event]:
-        """What happens, in order (screen messages excepted: those go to listeners alone)."""
-        async for event in self._source:
-            yield event
+    def events(self) -> AsyncIterator[Event]:
+        """What happens, in order (screen messages excepted: those go to listeners alone). May be left and taken up again."""
+        return self._source
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until it holds; it is asked again whenever something has happened."""

@@ -4,6 +4,7 @@ One nursery: sharing (when the log names us), watching (when it names another), 
 ends all. A screen that can no longer be shared is told; the meeting goes on.
 """
 
+from contextlib import aclosing
 from pathlib import Path
 
 import trio
@@ -99,11 +100,12 @@ async def _look(room: Room, face: Face) -> None:
 
 
 async def _follow_orders(room: Room, face: Face) -> None:
-    async for order in face.orders():
-        try:
-            await obey(room, order)
-        except EndpointError as error:
-            face.refuse(error)
+    async with aclosing(face.orders()) as orders:
+        async for order in orders:
+            try:
+                await obey(room, order)
+            except EndpointError as error:
+                face.refuse(error)
 
 
 async def _finish_when_wanted(room: Room) -> None:

@@ -7,8 +7,8 @@ JsonFace    one JSON object a line, both ways
 
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict
 from typing import Any, Final, Protocol
 
@@ -68,14 +68,14 @@ class Face(Protocol):
     def refuse(self, error: ParleyError) -> None:
         """What was asked for is not done."""
 
-    def orders(self) -> AsyncIterator[Order]:
+    def orders(self) -> AsyncGenerator[Order, None]:
         """What is asked for, until standard input ends."""
 
 
 class PlainFace:
     """Lines on standard output."""
 
-    def __init__(self, console: Console | None = None, lines: AsyncIterator[str] | None = None) -> None:
+    def __init__(self, console: Console | None = None, lines: AsyncGenerator[str, None] | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._room: Room | None = None
         self._lines = lines
@@ -124,11 +124,12 @@ class PlainFace:
         """`whole`: lines are not broken, so that a link can be copied. A pipe gets no broken line at all."""
         self.console.print(text, soft_wrap=whole or not self.console.is_terminal)
 
-    async def orders(self) -> AsyncIterator[Order]:
-        async for line in self._lines or read_lines(LineParser()):
-            order = typed_order(line)
-            if order is not None and not self._show(order):
-                yield order
+    async def orders(self) -> AsyncGenerator[Order, None]:
+        async with aclosing(self._lines or read_lines(LineParser())) as lines:
+            async for line in lines:
+                order = typed_order(line)
+                if order is not None and not self._show(order):
+                    yield order
 
     def _show(self, order: Order) -> bool:
         """Commands that only show something."""
@@ -188,15 +189,16 @@ class LiveFace(PlainFace):
     def state(self, name: str, **facts: Any) -> None:
         self._news.set()
 
-    async def orders(self) -> AsyncIterator[Order]:
+    async def orders(self) -> AsyncGenerator[Order, None]:
         if self._editor is None:
             return
-        async for line in read_lines(_Drawn(self._editor, self)):
-            if line.startswith("/"):
-                self._print(Text(f"> {line}", style="dim"))
-            order = typed_order(line)
-            if order is not None and not self._show(order):
-                yield order
+        async with aclosing(read_lines(_Drawn(self._editor, self))) as lines:
+            async for line in lines:
+                if line.startswith("/"):
+                    self._print(Text(f"> {line}", style="dim"))
+                order = typed_order(line)
+                if order is not None and not self._show(order):
+                    yield order
 
 
 class _Drawn:
@@ -223,7 +225,7 @@ def _nothing() -> Iterator[None]:
 class JsonFace:
     """For programs: one JSON object a line on standard output, orders on standard input."""
 
-    def __init__(self, lines: AsyncIterator[str] | None = None) -> None:
+    def __init__(self, lines: AsyncGenerator[str, None] | None = None) -> None:
         self._room: Room | None = None
         self._lines = lines
 
@@ -255,19 +257,20 @@ class JsonFace:
     def refuse(self, error: ParleyError) -> None:
         emit("refused", name=error.name, sentence=str(error).removeprefix(f"{error.name}: "))
 
-    async def orders(self) -> AsyncIterator[Order]:
-        async for line in self._lines or read_lines(LineParser()):
-            try:
-                order = json_order_untrusted(line)
-            except EndpointError as error:
-                self.refuse(error)
-                continue
-            if order is not None and order.do == "who":
-                self._roster()
-            elif order is not None and order.do == "figures":
-                self._figures()
-            elif order is not None:
-                yield order
+    async def orders(self) -> AsyncGenerator[Order, None]:
+        async with aclosing(self._lines or read_lines(LineParser())) as lines:
+            async for line in lines:
+                try:
+                    order = json_order_untrusted(line)
+                except EndpointError as error:
+                    self.refuse(error)
+                    continue
+                if order is not None and order.do == "who":
+                    self._roster()
+                elif order is not None and order.do == "figures":
+                    self._figures()
+                elif order is not None:
+                    yield order
 
     def _figures(self) -> None:
         room = self._room
@@ -288,7 +291,7 @@ def emit(event: str, **facts: Any) -> None:
     sys.stdout.flush()
 
 
-def choose_face(as_json: bool, lines: AsyncIterator[str] | None = None) -> Face:
+def choose_face(as_json: bool, lines: AsyncGenerator[str, None] | None = None) -> Face:
     """JSON if asked for; a live terminal if there is one; else plain lines. `lines`: standard input, of which something was read already."""
     if as_json:
         return JsonFace(lines)

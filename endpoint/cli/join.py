@@ -1,7 +1,7 @@
 """`parley join`: be a guest."""
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +59,7 @@ def join(
     async def work(begin: Begin) -> None:
         settings = load_settings(config, **flags)
         target = parse_target(meeting) if meeting else None
-        lines: AsyncIterator[str] | None = None
+        lines: AsyncGenerator[str, None] | None = None
         if link_file:
             link = read_link_file(link_file)
             invitation = answered(target, link)

@@ -10,7 +10,7 @@ import re
 import sys
 import termios
 import tty
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -99,7 +99,7 @@ class LineEditor:
             self.text += key
 
 
-async def read_lines(parser: Parser, descriptor: int = 0) -> AsyncIterator[str]:
+async def read_lines(parser: Parser, descriptor: int = 0) -> AsyncGenerator[str, None]:
     """Lines as they come, until the input ends."""
     while True:
         try:

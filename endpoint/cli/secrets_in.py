@@ -4,6 +4,7 @@ What stands in a command line is shown to every user of the machine, and stays i
 """
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final
@@ -79,7 +80,8 @@ async def prompted(prompt: str) -> str:
     click.echo(prompt, nl=False, err=True)
     try:
         with single_keys():
-            return await first_line(read_lines(LineEditor()))
+            async with aclosing(read_lines(LineEditor())) as lines:
+                return await first_line(lines)
     finally:
         click.echo("", err=True)
 
