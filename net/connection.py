@@ -32,6 +32,9 @@ CLOSE_WITHIN: Final = 1.0
 """Seconds for the last words."""
 PAUSED_EVERY: Final = 1.0
 """Seconds between the excuses of a paused reader; less than `wire.link.SILENT_AFTER`."""
+STALLED: Final = 0.5
+"""Seconds too late at which our own process has been asleep (frozen, or out of breath): what the other side said meanwhile waits to be
+read, so it is not called silent for that time."""
 
 log = structlog.get_logger()
 
@@ -217,9 +220,10 @@ class Connection:
         return data + packets if packets else data
 
     async def _keep_alive(self) -> None:
+        due = trio.current_time()
         while self._why is None:
             now = trio.current_time()
-            if not self._reading.is_set():
+            if not self._reading.is_set() or now - due > STALLED:
                 self.link.excuse_silence(now)
             if self._writing:
                 self.link.packet_sent(now)  # a write in progress needs no ping behind it
@@ -230,7 +234,8 @@ class Connection:
                 return
             if self.link.owed:
                 self._something.set()
-            await trio.sleep_until(min(self.link.deadline(), now + PAUSED_EVERY))
+            due = min(self.link.deadline(), now + PAUSED_EVERY)
+            await trio.sleep_until(due)
 
     def _defect(self) -> None:
         """A defect in our own handler ends its link alone, and the log says what it was."""

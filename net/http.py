@@ -7,6 +7,7 @@ The end is ours too. Hypercorn shields a send that does not get on from cancella
 server up for ever. Here idle connections end at once, running requests have a grace period, and then the sockets are closed under them.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
@@ -32,6 +33,9 @@ KEEP_ALIVE: Final = 15
 """Seconds that an idle connection is kept."""
 READ_WITHIN: Final = 60
 """Seconds without a byte from a client before its connection ends, so also the longest that a request may be waited for."""
+MAX_DROPPED: Final = 8 << 20
+"""Bytes of a body that nobody wants which are read all the same before the answer."""
+DROP_WITHIN: Final = 5.0
 MAX_WSGI_BODY: Final = 1 << 20
 
 log = structlog.get_logger()
@@ -56,7 +60,7 @@ async def serve_asgi(
 class _Server:
     def __init__(self, app: Any, grace: float) -> None:
         self._config = _configuration()
-        self._app = wrap_app(app, MAX_WSGI_BODY, "asgi")
+        self._app = wrap_app(_BodyFirst(app), MAX_WSGI_BODY, "asgi")
         self._context = WorkerContext(None)
         self._state: LifespanState = {}
         self._grace = grace
@@ -115,6 +119,45 @@ class _Server:
             self._streams.discard(stream)
             if not self._streams and self._stopping.is_set():
                 self._all_gone.set()
+
+
+class _BodyFirst:
+    """Answers wait until the request's body has come, and what the application did not read of it is dropped.
+
+    Else a refusal of something too large is lost: a socket that is closed with bytes unread is reset, and the answer with it. And Hypercorn
+    queues ten parts of a body and at the end of the answer waits for room to say that the request is over: for ever, if nobody reads. A
+    client that sends more than `MAX_DROPPED`, or too slowly, is answered while it sends, and loses its connection.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        whole = False
+
+        async def receiving() -> Any:
+            nonlocal whole
+            message = await receive()
+            whole = whole or message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        async def drop(most: float) -> None:
+            while not whole and most > 0:
+                most -= len((await receiving()).get("body", b""))
+
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                with trio.move_on_after(DROP_WITHIN):
+                    await drop(MAX_DROPPED)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drop, math.inf)
+                await send(message)
+                nursery.cancel_scope.cancel()
+
+        await self._app(scope, receiving, sending)
 
 
 class _AsSslStream:

@@ -172,6 +172,27 @@ async def test_a_half_open_peer_is_noticed_after_three_seconds(autojump_clock: M
     assert trio.current_time() == pytest.approx(SILENT_AFTER)
 
 
+async def test_our_own_sleep_is_not_the_other_sides_silence(mock_clock: MockClock) -> None:
+    """This process was frozen for ten seconds; what the other side said meanwhile waits in the socket."""
+    ours, theirs = memory_stream_pair()
+    connection = Connection(ours, Side.CALLER, Party())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        connection.send(HELLO)
+        await Raw(theirs).say(WELCOME)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(5):
+            mock_clock.jump(10)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not connection.closing
+            await Raw(theirs).say(Ping(1))
+        for _ in range(4):  # awake again, it judges as ever
+            mock_clock.jump(1)
+            await trio.testing.wait_all_tasks_blocked()
+        assert connection.closing
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_caller_who_never_says_hello_is_let_go(autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
     raw = Raw(theirs)
