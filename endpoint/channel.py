@@ -7,9 +7,10 @@ A message is one or more packets of one stream; flag LAST stands on the last one
                           with the Ed25519 signature over framed("parley sig 1", MSG)
     MSG                   SHA-256(framed("parley msg 1", base, header 1, payload 1, …)); `base` is empty, but on channel 5 the MSG of
                           the update before, so that updates form a chain (32 zero bytes at its beginning)
-    snapshot (channel 9)  content = channel-5 counter u64 and base it continues at ‖ picture
+    snapshot (channel 9)  content = channel-5 counter i64 (-1: no update yet) and base, 32 bytes, that it continues at ‖ picture
 
-COMPRESSED on the last packet says that content is one zstd frame (not on channels 5 and 9, whose content is the codec's own).
+COMPRESSED on the last packet says that content is one zstd frame that declares its size (not on channels 5 and 9, whose content is the
+codec's own, nor on 7). RESTART stands on every packet of its message, on channels 5 and 9 alone.
 
 Opening goes in the order of docs/protocol.md: form → roster → key → MAC → counter → decrypt → whole message → signature → right →
 decompress. A stream's replay state moves only after the last authenticity check; an authentic message that is refused for lack of right
@@ -28,7 +29,17 @@ from crypto.keyring import Keyring
 from crypto.replay import Replay, StrictlyNext, StrictlyRising, Window
 from crypto.signing import MessageHash, SigningKey, verify
 from crypto.suite import LABEL_SIGNATURE
-from endpoint.errors import Fork, LaterIndex, MalformedContent, MessageTooLarge, NeedsSnapshot, NoRight, UnknownSender, WrongFlags
+from endpoint.errors import (
+    Fork,
+    LaterIndex,
+    MalformedContent,
+    MessageTooLarge,
+    Misdelivered,
+    NeedsSnapshot,
+    NoRight,
+    UnknownSender,
+    WrongFlags,
+)
 from wire.ids import EVERYONE, Channel, Epoch, ParticipantId, SessionId, Stream
 from wire.packet import (
     HEADER_SIZE,
@@ -62,10 +73,12 @@ MAX_MESSAGE: Final[dict[int, int]] = {
     Channel.FILE: MAX_CONTENT,
     Channel.SNAPSHOT: 64 << 20,
 }
-"""Bytes of a message, before and after decompression."""
+"""Bytes of a message, its signature included, before and after decompression."""
 _SINGLE: Final = frozenset(channel for channel, size in MAX_MESSAGE.items() if size == MAX_CONTENT)
 """Channels whose messages are one packet: nothing unauthentic is ever buffered for them."""
 _CHAINED: Final = Channel.SCREEN
+_UNCOMPRESSED: Final = frozenset((Channel.SCREEN, Channel.VOICE, Channel.SNAPSHOT))
+_RESTARTING: Final = frozenset((Channel.SCREEN, Channel.SNAPSHOT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +119,12 @@ class _Incoming:
     replay: Replay
     joined_late: bool = False  # passed-over packets may precede the first that opens
     index: int = 0  # the last log index named; never falling
-    first: int = -1  # counter of the first packet of the message being collected
-    parts: list[tuple[bytes, bytes]] = field(default_factory=list)  # header, payload
+    first: int | None = None  # counter of the first packet of the message being collected; None: none is
+    parts: list[tuple[bytes, bytes]] = field(default_factory=list)  # header, payload; empty if it is too large
     size: int = 0
 
     def drop(self) -> None:
+        self.first = None
         self.parts.clear()
         self.size = 0
 
@@ -143,7 +157,7 @@ class Channels:
         """
         signed = channel in SIGNED_CHANNELS
         flags = Flag.RESTART if restart else Flag(0)
-        if channel not in (Channel.SCREEN, Channel.SNAPSHOT) and len(content) >= COMPRESS_FROM:
+        if channel not in _UNCOMPRESSED and len(content) >= COMPRESS_FROM:
             smaller = zstandard.ZstdCompressor(level=3).compress(content)
             if len(smaller) < len(content):
                 content, flags = smaller, flags | Flag.COMPRESSED
@@ -191,9 +205,9 @@ class Channels:
                 del self._incoming[stream]  # a resync: what lies between is not coming any more
 
     def counter(self, stream: Stream) -> int:
-        """The last counter of a stream that was accepted; -1: none."""
+        """The last counter of a stream that was accepted, or that a snapshot passed over; -1: none."""
         incoming = self._incoming.get(stream)
-        return incoming.replay.last if incoming else -1
+        return incoming.replay.last if incoming else self._start.get(stream, -1)
 
     def forget(self, sender: ParticipantId) -> None:
         """Nothing more of this sender is expected: drop what was collected of unfinished messages."""
@@ -210,7 +224,7 @@ class Channels:
         """
         header = parse_packet_untrusted(packet)
         if header.session != self.session or header.recipient not in (EVERYONE, self.me) or header.flags & Flag.CLEAR:
-            raise WrongFlags("not for this member")
+            raise Misdelivered
         _check_flags(header)
         key = self._roster.signing_key(header.sender)
         if key is None:
@@ -242,32 +256,38 @@ class Channels:
     def _collect(self, raw: bytes, header: PacketHeader, plaintext: bytes, incoming: _Incoming, key: bytes) -> Message | None:
         """Add one authentic packet to its message. (The MAC is the group's: who sent it is known only with the signature.)"""
         channel = header.channel
-        is_last = bool(header.flags & Flag.LAST)
-        if incoming.parts and header.counter != incoming.replay.last + 1:
+        if incoming.first is not None and header.counter != incoming.replay.last + 1:
             incoming.drop()  # a screen's middle was skipped
-        if not incoming.parts:
-            incoming.first = header.counter
-        if not is_last:
+        begun = incoming.first is not None
+        if not header.flags & Flag.LAST:
             if channel in SIGNED_CHANNELS and not self._roster.may_send(header.sender, channel, self._roster.index, header.counter):
                 raise NoRight(f"channel {channel}, participant {header.sender}")  # nothing of strangers is collected
+            if not begun:
+                incoming.first = header.counter
             incoming.size += len(plaintext)
-            if incoming.size > MAX_MESSAGE[channel]:
-                incoming.drop()
-                raise MessageTooLarge
-            incoming.parts.append((raw, plaintext))
+            if incoming.size <= MAX_MESSAGE[channel]:
+                incoming.parts.append((raw, plaintext))
+            else:
+                incoming.parts.clear()
             self._accept(incoming, header.counter)
             return None
+        if incoming.size + len(plaintext) > MAX_MESSAGE[channel]:
+            incoming.drop()
+            self._accept(incoming, header.counter)
+            raise MessageTooLarge
+        first = header.counter if incoming.first is None else incoming.first
         signature = b""
         if channel in SIGNED_CHANNELS:
             signature, plaintext = plaintext[:SIGNATURE_SIZE], plaintext[SIGNATURE_SIZE:]
         parts = [*incoming.parts, (raw, plaintext)]
         content = b"".join(payload for _, payload in parts)
         try:
-            message = self._authenticate(header, parts, content, signature, incoming, key)
+            message = self._authenticate(header, first, parts, content, signature, incoming.index, key)
         except LaterIndex:
             raise
-        except Exception:
-            if len(parts) > 1:  # its first packets were taken, so its last one has to be
+        except Exception as error:
+            # its first packets were taken, so its last one has to be; a fork is authentic
+            if begun or isinstance(error, Fork):
                 incoming.drop()
                 self._accept(incoming, header.counter)
             raise
@@ -283,8 +303,16 @@ class Channels:
         return message
 
     def _authenticate(
-        self, header: PacketHeader, parts: list[tuple[bytes, bytes]], content: bytes, signature: bytes, incoming: _Incoming, key: bytes
+        self,
+        header: PacketHeader,
+        first: int,
+        parts: list[tuple[bytes, bytes]],
+        content: bytes,
+        signature: bytes,
+        named: int,
+        key: bytes,
     ) -> Message:
+        """`first`: counter of the message's first packet. `named`: the last log index that its stream has named."""
         channel, sender = header.channel, header.sender
         index = -1
         if channel == Channel.LOG:
@@ -295,7 +323,7 @@ class Channels:
             base = b""
             if channel == _CHAINED:
                 counter, base = self._chain.get(sender, (-1, NO_BASE))
-                if counter + 1 != incoming.first:
+                if counter + 1 != first:
                     raise NeedsSnapshot
             digest = MessageHash(base)
             for raw, payload in parts:
@@ -305,7 +333,7 @@ class Channels:
             content = content[INDEX.size :]
             if index > self._roster.index:
                 raise LaterIndex
-            if index < incoming.index:
+            if index < named:
                 raise BadSignature("the log index fell")
             ours = self._roster.head_at(index)
             if ours is not None and ours[:16] != head:
@@ -345,28 +373,28 @@ def _replay(channel: int) -> Replay:
 def _check_flags(header: PacketHeader) -> None:
     """What each channel requires. Raises WrongFlags."""
     flags, channel = header.flags, header.channel
+    if flags & Flag.RESTART and channel not in _RESTARTING:
+        raise WrongFlags
     if not flags & Flag.LAST:
         if channel in _SINGLE or flags & (Flag.SIGNED | Flag.COMPRESSED):
             raise WrongFlags
         return
     if bool(flags & Flag.SIGNED) != (channel in SIGNED_CHANNELS):
         raise WrongFlags
-    if flags & Flag.COMPRESSED and channel in (Channel.SCREEN, Channel.SNAPSHOT, Channel.VOICE):
-        raise WrongFlags
-    if flags & Flag.RESTART and channel not in (Channel.SCREEN, Channel.SNAPSHOT):
+    if flags & Flag.COMPRESSED and channel in _UNCOMPRESSED:
         raise WrongFlags
 
 
 def _decompress_untrusted(content: bytes, limit: int) -> bytes:
-    """One zstd frame of a declared size within `limit`. zstandard ignores `max_output_size` when a frame declares its size: so that
-    is checked first, and an undeclared size refused. Raises MessageTooLarge, MalformedContent."""
+    """One zstd frame of a declared size within `limit`, and nothing behind it. zstandard ignores `max_output_size` when a frame declares its
+    size: so that is checked first, and an undeclared size refused. Raises MessageTooLarge, MalformedContent."""
     try:
         declared = zstandard.frame_content_size(content)
         if declared < 0:
             raise MalformedContent
         if declared > limit:
             raise MessageTooLarge
-        with zstandard.ZstdDecompressor(max_window_size=1 << 23).stream_reader(content) as reader:
+        with zstandard.ZstdDecompressor(max_window_size=1 << 23).stream_reader(content, read_across_frames=True) as reader:
             plain = reader.read(declared + 1)
     except zstandard.ZstdError:
         raise MalformedContent from None

@@ -8,6 +8,7 @@ EndpointError
 │   └── IllegalEntry          entry-illegal     signed, in order, and against the rules
 ├── MessageError              one message of a member is dropped
 │   ├── MalformedContent      content-malformed
+│   ├── Misdelivered          misdelivered      for another session or member, or one's own
 │   ├── WrongFlags            flags-wrong
 │   ├── UnknownSender         sender-unknown    not (yet) on the roster
 │   ├── LaterIndex            index-later       names log entries that we do not have yet
@@ -74,6 +75,11 @@ class MessageError(EndpointError):
 class MalformedContent(MessageError):
     name: ClassVar[str] = "content-malformed"
     sentence: ClassVar[str] = "A member sent something that cannot be read; it was dropped."
+
+
+class Misdelivered(MessageError):
+    name: ClassVar[str] = "misdelivered"
+    sentence: ClassVar[str] = "A packet arrived that is for somebody else; it was dropped."
 
 
 class WrongFlags(MessageError):
