@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from manager import accounts, errors
 from manager.accounts import Organizer
@@ -178,33 +178,14 @@ def create_app(desk: Desk) -> ASGIApp:
 
 
 class _Outermost:
-    """What holds for every request.
-
-    A defect is logged, without the request. (Starlette has answered `internal-error` by then, and raises it again.)
-
-    An answer may come before the request's body has been read (it is too large, or nobody wants it). Hypercorn queues ten parts of it and
-    then, at the end of the answer, waits for room to say that the request is over: for ever, if nobody reads. So the rest is read and
-    dropped while the answer ends; then the connection closes.
-    """
+    """A defect is logged, without the request. (Starlette has answered `internal-error` by then, and raises it again.)"""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def drop() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        async def send_and_drop(message: Message) -> None:
-            last = message["type"] == "http.response.body" and not message.get("more_body", False)
-            async with trio.open_nursery() as nursery:
-                if last:
-                    nursery.start_soon(drop)
-                await send(message)
-                nursery.cancel_scope.cancel()
-
         try:
-            await self._app(scope, receive, send_and_drop if scope["type"] == "http" else send)
+            await self._app(scope, receive, send)
         except Exception:
             if scope["type"] != "http":
                 raise
