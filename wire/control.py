@@ -115,7 +115,7 @@ class Pong(Control, frozen=True, array_like=True):
 
 
 class Taken(Control, frozen=True, array_like=True):
-    """What the node (and another, if there is one) has of the receiver's own streams: it need not be kept any longer."""
+    """What this node has of the receiver's own streams: it need not be kept any longer."""
 
     TYPE: ClassVar[int] = 7
     taken: Positions
