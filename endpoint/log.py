@@ -6,6 +6,9 @@
     on the wire  (channel 1)   0 u8 ‖ signature 64 ‖ body
     heartbeat    (channel 1)   1 u8 ‖ signature 64 over framed("parley beat 1", body) ‖ body, body = msgpack of `Heartbeat`
 
+Entries are read strictly: an array that is longer than its kind is refused, since a member that ignored a field would replay another state
+than the rest. Heartbeats may grow. Names are counted in Unicode code points.
+
 Entry 0 is `Open`; its previous hash is SHA-256(framed("parley log 1", session)), so no log continues another session's. Bytes are
 verified and hashed as they arrive and never encoded anew, so an implementation in another language need not agree on anything but
 msgpack.
@@ -30,9 +33,12 @@ Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 MemberName = Annotated[str, Meta(min_length=1, max_length=64)]
-Cut = tuple[Id, U8, Annotated[int, Meta(ge=-1)]]
+TimeMs = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+"""Unix time in milliseconds, to the end of the year 9999: what every library can show."""
+Cut = tuple[Id, U8, Annotated[int, Meta(ge=-1, le=2**63 - 1)]]
 """participant, channel, the last counter that the organizer had applied when a right ended."""
-Cuts = Annotated[list[Cut], Meta(max_length=4096)]
+MAX_MEMBERS: Final = 20_000
+Cuts = Annotated[list[Cut], Meta(max_length=2 * MAX_MEMBERS)]
 
 ENTRY: Final = 0
 HEARTBEAT: Final = 1
@@ -43,7 +49,7 @@ MAX_BATCH: Final = 1024
 """Members in one admit."""
 
 
-class Member(Struct, frozen=True, array_like=True):
+class Member(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A participant's full entry: what everyone knows of whoever may send to all."""
 
     id: Id
@@ -53,14 +59,14 @@ class Member(Struct, frozen=True, array_like=True):
     exchange_key: PublicKey
 
 
-class Open(Struct, frozen=True, array_like=True, tag=1):
+class Open(Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     session: Annotated[bytes, Meta(min_length=8, max_length=8)]
     meeting_key: PublicKey
     organizer: Member
     epoch: U32
 
 
-class Admit(Struct, frozen=True, array_like=True, tag=2):
+class Admit(Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
     """Newcomers, and the epoch that everyone ratchets to. Members who may send on no public stream stand in `others` by digest alone."""
 
     members: Annotated[list[Member], Meta(max_length=MAX_BATCH)]
@@ -69,33 +75,33 @@ class Admit(Struct, frozen=True, array_like=True, tag=2):
     others_digest: Annotated[bytes, Meta(max_length=32)] = b""
 
 
-class Leave(Struct, frozen=True, array_like=True, tag=3):
+class Leave(Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
     """They said so, or were away for 120 s. The cuts are each leaver's last counters."""
 
     participants: Annotated[list[Id], Meta(min_length=1, max_length=MAX_BATCH)]
     cuts: Cuts
 
 
-class Dismiss(Struct, frozen=True, array_like=True, tag=4):
+class Dismiss(Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
     """Gone at once; knocking is on from here."""
 
     participant: Id
     cuts: Cuts
 
 
-class Presenter(Struct, frozen=True, array_like=True, tag=5):
+class Presenter(Struct, frozen=True, array_like=True, tag=5, forbid_unknown_fields=True):
     """Who presents from here on; 0: nobody. Ends every control grant."""
 
     participant: U32
 
 
-class Control(Struct, frozen=True, array_like=True, tag=6):
+class Control(Struct, frozen=True, array_like=True, tag=6, forbid_unknown_fields=True):
     """Mouse and keyboard of the presenter's machine, lent to one participant; 0: taken back."""
 
     participant: U32
 
 
-class Chat(Struct, frozen=True, array_like=True, tag=7):
+class Chat(Struct, frozen=True, array_like=True, tag=7, forbid_unknown_fields=True):
     """The right to chat to all: of one participant, or (participant 0) of everybody who has no setting of its own."""
 
     participant: U32
@@ -103,30 +109,31 @@ class Chat(Struct, frozen=True, array_like=True, tag=7):
     cuts: Cuts
 
 
-class Lock(Struct, frozen=True, array_like=True, tag=8):
+class Lock(Struct, frozen=True, array_like=True, tag=8, forbid_unknown_fields=True):
     locked: bool
 
 
-class Knock(Struct, frozen=True, array_like=True, tag=9):
+class Knock(Struct, frozen=True, array_like=True, tag=9, forbid_unknown_fields=True):
     """Whether a newcomer waits until the organizer lets it in."""
 
     required: bool
 
 
-class Rename(Struct, frozen=True, array_like=True, tag=10):
+class Rename(Struct, frozen=True, array_like=True, tag=10, forbid_unknown_fields=True):
     participant: Id
     name: MemberName
 
 
-class EpochEntry(Struct, frozen=True, array_like=True, tag=11):
+class EpochEntry(Struct, frozen=True, array_like=True, tag=11, forbid_unknown_fields=True):
     """Commits a new group key, which each member has got alone: its digest chooses among those."""
 
     epoch: U32
     digest: Hash
 
 
-class HandOver(Struct, frozen=True, array_like=True, tag=12):
-    """From here on only the new organizer's key signs. `accept`: its signature over framed("parley accept 1", session, previous hash)."""
+class HandOver(Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fields=True):
+    """From here on only the new organizer's key signs. `accept`: the signature by that key over framed("parley accept 1", session, previous
+    hash, participant, signing key, exchange key, epoch)."""
 
     participant: Id
     signing_key: PublicKey
@@ -135,26 +142,26 @@ class HandOver(Struct, frozen=True, array_like=True, tag=12):
     epoch: U32
 
 
-class Successors(Struct, frozen=True, array_like=True, tag=13):
+class Successors(Struct, frozen=True, array_like=True, tag=13, forbid_unknown_fields=True):
     """Who may take over, in this order, after 60 s without the organizer."""
 
     participants: Annotated[list[Id], Meta(max_length=16)]
 
 
-class TakeOver(Struct, frozen=True, array_like=True, tag=14):
+class TakeOver(Struct, frozen=True, array_like=True, tag=14, forbid_unknown_fields=True):
     """Signed by the successor. The epoch's term is one higher."""
 
     participant: Id
     epoch: U32
 
 
-class Yield(Struct, frozen=True, array_like=True, tag=15):
+class Yield(Struct, frozen=True, array_like=True, tag=15, forbid_unknown_fields=True):
     """The former organizer has seen the take-over, of which this is the hash, and accepts it."""
 
     take_over: Hash
 
 
-class End(Struct, frozen=True, array_like=True, tag=16):
+class End(Struct, frozen=True, array_like=True, tag=16, forbid_unknown_fields=True):
     pass
 
 
@@ -178,7 +185,7 @@ Fields = (
 )
 
 
-class Entry(Struct, frozen=True, array_like=True):
+class Entry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     index: U32
     previous: Hash
     fields: Fields
@@ -189,9 +196,9 @@ class Heartbeat(Struct, frozen=True, array_like=True):
 
     index: U32
     head: Hash
-    time_ms: Annotated[int, Meta(ge=0)]
+    time_ms: TimeMs
     counters: Cuts
-    away: Annotated[list[Id], Meta(max_length=4096)] = []
+    away: Annotated[list[Id], Meta(max_length=MAX_MEMBERS)] = []
 
 
 class SignedEntry(Struct, frozen=True):
@@ -227,7 +234,12 @@ def genesis(session: SessionId) -> bytes:
 
 
 def sign_entry(key: SigningKey, index: int, previous: bytes, fields: Fields) -> SignedEntry:
+    """Raises `MalformedEntry` for what no member could read."""
     body = _encode(Entry(index, previous, fields))
+    try:
+        _decode_entry(body)
+    except msgspec.ValidationError as error:
+        raise MalformedEntry(str(error)[:200]) from None
     return SignedEntry(Entry(index, previous, fields), body, key.sign(_ENTRY_LABEL, body))
 
 

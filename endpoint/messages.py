@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from endpoint.errors import MalformedContent, MalformedHandshake
-from endpoint.log import U8, U32, Cuts, Hash, PublicKey, Signature
+from endpoint.log import U8, U32, Cuts, Hash, PublicKey, Signature, TimeMs
 
 MAX_TEXT: Final = 4000
-"""Characters of a chat line."""
+"""Characters (Unicode code points) of a chat line."""
 Proof = Annotated[bytes, Meta(min_length=32, max_length=32)]
 SrpValue = Annotated[bytes, Meta(min_length=384, max_length=384)]
 Nonce = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -125,7 +125,7 @@ KeyMessage = GroupKey | LogSnapshot | Started | Resync | Request
 
 class ChatLine(Struct, frozen=True, array_like=True):
     text: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
-    time_ms: Annotated[int, Meta(ge=0)]  # the sender's clock, Unix
+    time_ms: TimeMs  # the sender's clock
 
 
 class ScreenKind(IntEnum):

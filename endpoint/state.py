@@ -40,19 +40,26 @@ class Ended:
     cut: int
 
 
-class Snapshot(Struct, frozen=True, array_like=True):
-    """The state as it travels to a newcomer (docs/protocol.md, "Log snapshot"). Earlier history is not part of it."""
+Since = tuple[log.Id, log.U32, log.U32]
+"""participant, the index of its admission, the index from which on its right to chat has held unbroken (its admission, if it was never
+taken; of no meaning while it is)."""
+
+
+class Snapshot(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The state as it travels to a newcomer (docs/protocol.md, "Log snapshot"). Of earlier history it holds no more than `since`: a packet
+    that was sealed before the snapshot and arrives after it counts at the newcomer exactly if it counts at the others."""
 
     index: log.U32
     head: log.Hash
     meeting_key: log.PublicKey
     organizer: log.Id
-    members: Annotated[list[Member], Meta(max_length=20_000)]
+    members: Annotated[list[Member], Meta(max_length=log.MAX_MEMBERS)]
+    since: Annotated[list[Since], Meta(max_length=log.MAX_MEMBERS)]  # one for each member
     ever: Annotated[list[log.Id], Meta(max_length=100_000)]  # all IDs ever admitted that are not members: none comes twice
     presenter: log.U32
     control: log.U32
     chat_default: bool
-    chat: Annotated[list[tuple[log.Id, bool]], Meta(max_length=20_000)]
+    chat: Annotated[list[tuple[log.Id, bool]], Meta(max_length=log.MAX_MEMBERS)]
     locked: bool
     knock: bool
     epoch: log.U32
@@ -88,6 +95,8 @@ class State:
     _chat_default: list[Change] = field(default_factory=list, repr=False)
     _chat: dict[ParticipantId, list[Change]] = field(default_factory=dict, repr=False)
     _present: dict[ParticipantId, int] = field(default_factory=dict, repr=False)  # since which index
+    _chat_since: dict[ParticipantId, int] = field(default_factory=dict, repr=False)  # unbroken since which index
+    _before: dict[ParticipantId, int] = field(default_factory=dict, repr=False)  # the same, when a newcomer's snapshot was made
     _gone: dict[ParticipantId, int] = field(default_factory=dict, repr=False)  # from which index on
     _ended: dict[tuple[ParticipantId, int], list[Ended]] = field(default_factory=dict, repr=False)
 
@@ -141,9 +150,11 @@ class State:
         """Whether a packet counts: its sender's right at `index`, and the cuts since."""
         at = max(index, self.first_index)
         since = self._present.get(sender)
-        if since is None or at < since or at >= self._gone.get(sender, at + 1):
+        if since is None or index < since or at >= self._gone.get(sender, at + 1):
             return False
         if channel == Channel.CHAT:
+            if index < self.first_index and index < self._before.get(sender, index):
+                return False
             held = bool(_value_at(self._chat.get(sender, []), at, _value_at(self._chat_default, at, self.chat_default)))
         elif channel in (Channel.SCREEN, Channel.CURSOR, Channel.SNAPSHOT):
             # pixels of somebody who presents no longer are of no use, whatever it knew when it sent them
@@ -161,6 +172,7 @@ class State:
             meeting_key=self.meeting_key,
             organizer=self.organizer,
             members=list(self.members.values()),
+            since=[(i, self._present[i], self._chat_since[i]) for i in self.members],
             ever=sorted(self.ever - self.members.keys()),
             presenter=self.presenter,
             control=self.control,
@@ -185,7 +197,10 @@ class State:
             snapshot.meeting_key != meeting_key
             or len(members) != len(snapshot.members)
             or organizer not in members
-            or (snapshot.presenter and snapshot.presenter not in members)
+            or [i for i, _, _ in snapshot.since] != [member.id for member in snapshot.members]
+            or any(admitted > snapshot.index or chat > snapshot.index for _, admitted, chat in snapshot.since)
+            or not {snapshot.presenter, snapshot.control} <= members.keys() | {NOBODY}
+            or not {i for i, _ in snapshot.chat} | set(snapshot.successors) <= members.keys()
         ):
             raise MalformedEntry("the snapshot contradicts itself")
         state = cls(
@@ -212,8 +227,14 @@ class State:
         state._presenters.append(Change(at, state.presenter))
         state._chat_default.append(Change(at, state.chat_default))
         state._chat.update({i: [Change(at, allowed)] for i, allowed in state.chat.items()})
-        state._present.update(dict.fromkeys(members, at))
+        state._present.update({ParticipantId(i): admitted for i, admitted, _ in snapshot.since})
+        state._chat_since.update({ParticipantId(i): chat for i, _, chat in snapshot.since})
+        state._before.update(state._chat_since)
         return state
+
+    def withdrawn(self) -> list[tuple[ParticipantId, int]]:
+        """Whose right to chat the last entry ended, and the cut: later lines of theirs that name an earlier index do not count."""
+        return [(i, ends[-1].cut) for (i, channel), ends in self._ended.items() if channel == Channel.CHAT and ends[-1].index == self.index]
 
     def _set_presenter(self, participant: ParticipantId) -> None:
         self.presenter = participant
@@ -270,7 +291,9 @@ def _open(state: State, entry: log.Open) -> None:
     state.members[state.organizer] = entry.organizer
     state.ever.add(state.organizer)
     state.epoch = Epoch(entry.epoch)
-    state._present[state.organizer] = state.index
+    state._present[state.organizer] = state._chat_since[state.organizer] = state.index
+    state.chat[state.organizer] = True  # a setting of its own: silencing everybody does not silence the organizer
+    state._chat[state.organizer] = [Change(state.index, True)]
     state._chat_default.append(Change(state.index, state.chat_default))
 
 
@@ -292,7 +315,7 @@ def _admit(state: State, entry: log.Admit) -> None:
         participant = ParticipantId(member.id)
         state.members[participant] = member
         state.ever.add(participant)
-        state._present[participant] = state.index
+        state._present[participant] = state._chat_since[participant] = state.index
     state.epoch = Epoch(entry.epoch)
     state.epoch_digest = b""
 
@@ -337,6 +360,7 @@ def _control(state: State, entry: log.Control) -> None:
 
 
 def _chat(state: State, entry: log.Chat) -> None:
+    silent = [i for i in state.members if not state.chat.get(i, state.chat_default)]
     if entry.participant:
         participant = ParticipantId(entry.participant)
         state.chat[participant] = entry.allowed
@@ -348,6 +372,7 @@ def _chat(state: State, entry: log.Chat) -> None:
         silenced = {i for i in state.members if i not in state.chat}
     if not entry.allowed:
         state._cut(entry.cuts, (Channel.CHAT,), silenced)
+    state._chat_since.update({i: state.index for i in silent if state.chat.get(i, state.chat_default)})
 
 
 def _lock(state: State, entry: log.Lock) -> None:
