@@ -69,7 +69,7 @@ class View:
         return cls(
             title=room.title,
             meeting=room.meeting,
-            on_air=room.on_air if presenter or presents else None,
+            on_air=room.on_air if presenter or presents or room.hosting else None,
             showing=room.showing,
             presenting=room.presenting,
             sharing=room.sharing,
