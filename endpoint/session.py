@@ -47,6 +47,10 @@ MAX_EVENTS: Final = 4096
 TICK: Final = 0.25
 FIRST_RETRY: Final = 0.1
 LONGEST_RETRY: Final = 2.0
+STEADY: Final = 5.0
+"""Seconds after which a link was a good one: when it is lost, the next one is tried in haste."""
+DIAL_WITHIN: Final = 4.0
+"""Seconds for one relay to answer before the next one is tried."""
 GOODBYE_WITHIN: Final = 3.0
 """Seconds for what is still owed when leaving or ending."""
 REFUSALS: Final = 5
@@ -76,6 +80,7 @@ class Session:
         self._nursery: trio.Nursery | None = None
         self._threads = trio.CapacityLimiter(THREADS)
         self._closing = False
+        self._leaving = False  # our own wish: that the relay then closes the link is no news
 
     @classmethod
     @asynccontextmanager
@@ -155,6 +160,7 @@ class Session:
     async def leave(self) -> None:
         """Say goodbye, after everything said before has been taken; bounded in time."""
         if isinstance(self.member, Guest) and self.member.joined and not self.over:
+            self._leaving = True
             with trio.move_on_after(GOODBYE_WITHIN / 2):
                 await self.until(lambda: not self._outbox.kept_bytes or self.over)
             with trio.move_on_after(GOODBYE_WITHIN / 2):
@@ -285,48 +291,48 @@ class Session:
     # the link
 
     async def _keep_linked(self) -> None:
+        """One link after the other. The relay that was lost comes last next time: it may be what failed, and all have what is owed."""
         relays = list(self.ticket.relays)
         retry, refused = FIRST_RETRY, 0
         while not self.over:
-            for relay in list(relays):
-                closed = await self._serve(relay)
-                if self._closing:
-                    return
-                if closed is None:
-                    continue
-                if closed.reason is CloseReason.TOKEN_REFUSED:
-                    refused += 1
-                elif closed.reason in _FINAL:
-                    self._give_up(closed)
-                    return
-                else:  # it was up: begin with it again, and with haste
-                    refused, retry = 0, FIRST_RETRY
-                    relays.sort(key=lambda other, last=relay: other is not last)  # type: ignore[misc]
-                    break
+            relay = relays.pop(0)
+            relays.append(relay)
+            began = trio.current_time()
+            closed = await self._serve(relay)
+            if self._closing:
+                return
+            if closed is not None and closed.reason in _FINAL:
+                self._give_up(closed)
+                return
+            refused = refused + 1 if closed is not None and closed.reason is CloseReason.TOKEN_REFUSED else 0
             if refused >= REFUSALS * len(relays):
                 self._give_up(LinkClosed(CloseReason.TOKEN_REFUSED, remote=True))
                 return
+            if trio.current_time() - began >= STEADY:
+                retry = FIRST_RETRY
+            elif relay is self.ticket.relays[-1]:
+                self._tell(LinkChanged("", NoRelay.sentence))
             await trio.sleep(retry)
-            retry = min(2 * retry, LONGEST_RETRY)
+            retry = min(1.5 * retry, LONGEST_RETRY)
 
     async def _serve(self, relay: RelayAddress) -> LinkClosed | None:
         """One link, until it ends; None if there was none."""
         try:
-            stream = await dial(relay.addresses, self._tls, server_kind="mcs", cluster=self.ticket.cluster)
+            stream = await dial(relay.addresses, self._tls, server_kind="mcs", cluster=self.ticket.cluster, timeout=DIAL_WITHIN)
         except (Unreachable, TlsRefused) as error:
             log.info("relay-unreachable", node=relay.node, why=str(error))
-            self._tell(LinkChanged("", NoRelay.sentence))
             return None
         connection = Connection(stream, Side.CALLER, self)
         self._connection = connection
         self._node = relay.node
         self._hello(connection)
         closed = await connection.run()
-        self._connection, self._up = None, False
+        was_up, self._connection, self._up = self._up, None, False
         self.member.unlinked()
-        if not self._closing:
+        if not (self._closing or self._leaving):
             log.info("link-closed", node=relay.node, reason=closed.reason.value, remote=closed.remote)
-            self._tell(LinkChanged("", SENTENCES[closed.reason]))
+            if was_up:
+                self._tell(LinkChanged("", SENTENCES[closed.reason]))
         self._settle()
         return closed
 
@@ -387,7 +393,8 @@ class Session:
         return data
 
     def _give_up(self, closed: LinkClosed) -> None:
-        if self.state.ended:
+        if self.state.ended or self._leaving:
+            self._close(closed.reason)
             return
         if isinstance(self.member, Guest) and not self.member.joined:
             self.member.failure = _refusal(closed)
