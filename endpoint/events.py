@@ -48,6 +48,15 @@ class ChatReceived(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ChatWithdrawn(Event):
+    """A right ended, and lines beyond its cut were shown here before: those of this participant with a higher counter do not count."""
+
+    participant: ParticipantId
+    name: str
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRightChanged(Event):
     """`participant` 0: of everybody without a setting of its own."""
 

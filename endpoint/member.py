@@ -6,7 +6,8 @@
                                        └─ chat, screen ─▶ events
 
 Guest and organizer are members that can do more (`endpoint.guest`, `endpoint.organizer`). What cannot be judged yet, because its sender,
-its epoch or its log index has not come here, is held in order, stream by stream, bounded in number and in time.
+its epoch or its log index has not come here, is held in order, stream by stream, bounded in number and in time. Authentic packets hold up
+what follows in their stream; others may be anybody's and hold up nothing.
 
 Sealing waits where the protocol says so: after `welcome` until the channel-0 and channel-1 counters that it names are applied, and
 between an epoch's entry and its key. What is said meanwhile stays plaintext in `_unsent` and is sealed afterwards.
@@ -15,6 +16,7 @@ between an epoch's entry and its key. What is said meanwhile stays plaintext in 
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
 import msgspec
@@ -33,7 +35,7 @@ from endpoint.errors import (
     Fork,
     LaterIndex,
     MalformedEntry,
-    MessageError,
+    Misdelivered,
     NeedsSnapshot,
     NotAllowed,
     SessionOver,
@@ -75,6 +77,15 @@ RESYNC_AFTER: Final = 10.0
 _decode_snapshot: Final = msgspec.msgpack.Decoder(Snapshot).decode
 
 
+class _Outcome(Enum):
+    """What became of a packet."""
+
+    DONE = "done"  # taken or refused
+    CHANGED = "changed"  # taken, and held packets may open now
+    WAITS = "waits"  # nothing is known of it yet
+    WAITS_FIRST = "waits first"  # authentic: what follows in its stream waits behind it
+
+
 def unix_ms() -> int:
     return int(time.time() * 1000)
 
@@ -109,6 +120,8 @@ class Member:
         self._log_item: SignedEntry | Heartbeat | None = None  # what `check_log` parsed last
         self._held: dict[Stream, deque[tuple[float, bytes]]] = {}
         self._held_count = 0
+        self._ordered: set[Stream] = set()  # streams whose held packets are authentic
+        self._shown: dict[ParticipantId, int] = {}  # counter of each one's last chat line that was shown
         self._unsent: deque[tuple[int, bytes, ParticipantId]] = deque()
         self._linked = False
         self._welcome = (-1, -1)  # counters of channels 0 and 1 that must be applied before we seal
@@ -118,6 +131,7 @@ class Member:
         self._fresh_at = 0.0
         self._missing = False
         self._lacking: dict[Stream, tuple[int, float]] = {}
+        self._behind_since: float | None = None  # when a heartbeat named log entries that are not here
 
     # the roster, for `channel`
 
@@ -231,14 +245,19 @@ class Member:
             self._drop(error)
             return
         if header.session != self.session or header.recipient not in (EVERYONE, self.me) or header.sender == self.me:
-            self._drop(MessageError("not for this member"))
+            self._drop(Misdelivered())
         elif header.flags & Flag.CLEAR:
             self.receive_clear_untrusted(header, packet[HEADER_SIZE:], now)
-        elif header.stream in self._held:
+        elif header.stream in self._ordered:
             self._hold(header.stream, packet, now)
         else:
-            if self._take(header, packet, now):
+            outcome = self._take(header, packet, now)
+            if outcome is _Outcome.CHANGED:
                 self._retry(now)
+            elif outcome is not _Outcome.DONE:
+                self._hold(header.stream, packet, now)
+                if outcome is _Outcome.WAITS_FIRST:
+                    self._ordered.add(header.stream)
             self._flush(now)  # a heartbeat may have been what sealing waited for
 
     def receive_clear_untrusted(self, header: PacketHeader, body: bytes, now: float) -> None:
@@ -248,11 +267,17 @@ class Member:
     def tick(self, now: float) -> None:
         """Time passes: at least once a second."""
         self.keyring.expire(now)
+        before = self._held_count
         for stream, waiting in list(self._held.items()):
-            if now - waiting[0][0] >= HOLD_FOR:
-                self._held_count -= len(waiting)
+            while waiting and now - waiting[0][0] >= HOLD_FOR:
+                waiting.popleft()
+                self._held_count -= 1
+            if not waiting:
                 del self._held[stream]
-                self.dropped["held-too-long"] += len(waiting)
+                self._ordered.discard(stream)
+        if self._held_count < before:
+            self.dropped["held-too-long"] += before - self._held_count
+            self._retry(now)
         if self.state.ended or not self.joined or self.state.organizer == self.me:
             return
         missing = now - self._fresh_at >= MISSING_AFTER
@@ -263,39 +288,39 @@ class Member:
             if self.channels.counter(stream) >= counter:
                 del self._lacking[stream]
             elif now - since >= RESYNC_AFTER and self._linked:
-                self._lacking.clear()
-                self.dropped["withheld"] += 1
-                self._send(Channel.KEY, encode(Resync()), self.state.organizer)
+                self._resync()
                 break
+        if self._behind_since is not None and now - self._behind_since >= RESYNC_AFTER and self._linked:
+            self._resync()
 
-    def _take(self, header: PacketHeader, packet: bytes, now: float) -> bool:
-        """Open one packet. True if something changed that may let held packets open."""
+    def _resync(self) -> None:
+        self._lacking.clear()
+        self._behind_since = None
+        self.dropped["withheld"] += 1
+        self._send(Channel.KEY, encode(Resync()), self.state.organizer)
+
+    def _take(self, header: PacketHeader, packet: bytes, now: float) -> _Outcome:
+        """Open one packet, and do what it says."""
+        message = None
         try:
             message = self.channels.open_untrusted(packet, now)
-        except (UnknownSender, UnknownEpoch, LaterIndex):
-            self._hold(header.stream, packet, now)
-            return False
+        except (UnknownSender, UnknownEpoch):
+            return _Outcome.WAITS
+        except LaterIndex:
+            return _Outcome.WAITS_FIRST
         except NeedsSnapshot:
             self.dropped[NeedsSnapshot.name] += 1
             self.events.append(events.ScreenGap(header.sender))
-            return False
         except (ParleyError, CryptoError) as error:
-            if isinstance(error, MessageError):  # authentic, and refused: it counts as had
-                self._note(header)
             self._drop(error, header.sender)
-            return False
-        self._note(header)
-        if message is None:
-            return False
+        if header.channel in RELIABLE_CHANNELS:  # had is what moved the stream, not what a header claims
+            self.have.jump(header.stream, self.channels.counter(header.stream))
         try:
-            return self._dispatch(message, now)
+            changed = message is not None and self._dispatch(message, now)
         except (EndpointError, CryptoError) as error:
             self._drop(error, header.sender)
-            return False
-
-    def _note(self, header: PacketHeader) -> None:
-        if header.channel in RELIABLE_CHANNELS:
-            self.have.jump(header.stream, header.counter)
+            return _Outcome.DONE
+        return _Outcome.CHANGED if changed else _Outcome.DONE
 
     def _hold(self, stream: Stream, packet: bytes, now: float) -> None:
         if self._held_count >= MAX_HELD:
@@ -310,17 +335,21 @@ class Member:
         while moved and self._held:
             moved = False
             for stream in list(self._held):
-                waiting = self._held.pop(stream)
-                self._held_count -= len(waiting)
+                waiting, kept = self._held.pop(stream), deque[tuple[float, bytes]]()
+                self._ordered.discard(stream)
                 while waiting:
-                    since, packet = waiting.popleft()
-                    if self._take(parse_packet_untrusted(packet), packet, now):
-                        moved = True
-                    if stream in self._held:  # it was held again: the rest stays behind it
-                        self._held[stream] = deque([(since, packet), *waiting])
-                        self._held_count += len(waiting)
+                    outcome = self._take(parse_packet_untrusted(waiting[0][1]), waiting[0][1], now)
+                    if outcome is _Outcome.WAITS_FIRST:
+                        self._ordered.add(stream)
                         break
-                    moved = True
+                    held = waiting.popleft()
+                    if outcome is _Outcome.WAITS:
+                        kept.append(held)
+                    else:
+                        self._held_count -= 1
+                        moved = True
+                if kept or waiting:
+                    self._held[stream] = kept + waiting
 
     def _drop(self, error: ParleyError | CryptoError, sender: ParticipantId = EVERYONE) -> None:
         self.dropped[error.name] += 1
@@ -351,6 +380,7 @@ class Member:
 
     def _chat_event(self, sender: ParticipantId, content: bytes, counter: int) -> None:
         line = parse_chat_untrusted(content)
+        self._shown[sender] = counter
         self.events.append(events.ChatReceived(sender, self.name(sender), clean_line(line.text), line.time_ms, counter))
 
     def name(self, participant: ParticipantId) -> str:
@@ -365,6 +395,11 @@ class Member:
         presenter = self.state.presenter
         self.state.apply(signed)
         fields = signed.entry.fields
+        if isinstance(fields, log.Leave | log.Dismiss | log.Chat):
+            for participant, cut in self.state.withdrawn():
+                if self._shown.get(participant, -1) > cut:
+                    self._shown[participant] = cut
+                    self.events.append(events.ChatWithdrawn(participant, self.name(participant), cut))
         match fields:
             case log.Admit():
                 if self.joined:
@@ -405,9 +440,17 @@ class Member:
         self.events.append(events.MemberLeft(participant, self.name(participant), dismissed=grace == 0))
 
     def _heartbeat(self, beat: Heartbeat, now: float) -> None:
-        if beat.index != self.state.index or beat.head != self.state.head:
-            # channel 1 is strictly in order, so an honest organizer's beat names exactly what we have applied
+        ours = self.state.head_at(beat.index)
+        if ours is not None and ours != beat.head:
             raise Fork("the organizer's heartbeat names another head")
+        if beat.index != self.state.index:
+            # Channel 1 is strictly in order, so the organizer's own stream names exactly what we have applied. Whoever has the group key
+            # and a relay's help can put other signed bytes into its place: an old heartbeat proves nothing, a later one that we lack entries.
+            self.dropped["heartbeat-elsewhere"] += 1
+            if beat.index > self.state.index and self._behind_since is None:
+                self._behind_since = now
+            return
+        self._behind_since = None
         lag = now * 1000 - beat.time_ms
         self._best_lag = lag if self._best_lag is None else min(lag, self._best_lag)
         if lag - self._best_lag < MISSING_AFTER * 1000:
@@ -429,6 +472,9 @@ class Member:
         if sender != organizer:
             raise NotAllowed("keys come from the organizer")
         if isinstance(message, GroupKey):
+            ours = self.state.head_at(message.index)
+            if ours is not None and ours != message.head:
+                raise Fork("a group key under another head")
             self._keys.setdefault(message.epoch, []).append(message.key)
             while len(self._keys) > 4:
                 del self._keys[min(self._keys)]
@@ -450,7 +496,7 @@ class Member:
                 return
 
     def _adopt(self, message: LogSnapshot, now: float) -> None:
-        """Begin, or begin again, at the organizer's snapshot. Raises MalformedEntry, ForgedEntry, Fork."""
+        """Begin, or begin again, at the organizer's snapshot. Raises MalformedEntry, MalformedContent, ForgedEntry, Fork."""
         key = self._host[1] if self._host else self.state.organizer_key
         try:
             verify(key, message.signature, LABEL_SNAPSHOT, self.session.to_bytes(8, "big"), message.state, message.start)
@@ -460,9 +506,13 @@ class Member:
             snapshot = _decode_snapshot(message.state)
         except (msgspec.MsgspecError, RecursionError, ValueError):
             raise MalformedEntry from None
+        start = {Stream(ParticipantId(p), EVERYONE, c): counter for p, c, counter in parse_cuts_untrusted(message.start)}
         ours = self.state.head_at(snapshot.index)
-        if snapshot.index < self.state.index or (ours is not None and ours != snapshot.head):
+        if ours is not None and ours != snapshot.head:
             raise Fork("a snapshot of another log")
+        if snapshot.index < self.state.index:
+            self.dropped["snapshot-old"] += 1
+            return
         state = State.from_snapshot(self.session, self.state.meeting_key, snapshot)
         if self.me not in state.members or state.organizer_key != key:
             raise MalformedEntry
@@ -472,17 +522,31 @@ class Member:
                 raise MalformedEntry("the key of the snapshot's epoch did not come before it")
             self.keyring.install(state.epoch, wrapped[-1], now)
             self.keyring.advance(state.epoch, now)
-        self._keys.clear()
+        self._keys = {number: keys for number, keys in self._keys.items() if number > state.epoch}
         self._awaited = None
-        start = {Stream(ParticipantId(p), EVERYONE, c): counter for p, c, counter in parse_cuts_untrusted(message.start)}
+        first = not self.joined
+        before = self.state
+        for participant in [] if first else [i for i in before.members if i not in state.members]:
+            self._gone(participant, LEAVE_GRACE, now)
         self.state = state
         self.channels.begin_at(start, state.members)
         self.have.merge((*stream, counter) for stream, counter in start.items())
         self._fresh_at = now
-        first = not self.joined
+        self._behind_since = None
         self.joined = True
+        if not first:
+            self._tell_what_changed(before)
         self._adopted(first, now)
         self._flush(now)
+
+    def _tell_what_changed(self, before: State) -> None:
+        """After a resync: events for what the missing entries did."""
+        for member in self.state.members.values():
+            if member.id not in before.members:
+                self.events.append(events.MemberJoined(ParticipantId(member.id), clean_name(member.name)))
+        presenter = self.state.presenter
+        if presenter != before.presenter:
+            self.events.append(events.PresenterChanged(presenter, self.name(presenter) if presenter else ""))
 
     def _adopted(self, first: bool, now: float) -> None:
         """For a guest: it is in."""
