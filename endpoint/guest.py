@@ -8,6 +8,7 @@ Messages 1 and 3 are repeated until they are answered: clear packets are not kep
 """
 
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
@@ -27,7 +28,7 @@ from wire.packet import PacketHeader
 REPEAT_EVERY: Final = 2.0
 """Seconds until an unanswered message goes out again."""
 JOIN_WITHIN: Final = 30.0
-"""Seconds from the first message, while a link is up, to the snapshot."""
+"""Seconds from the first link to the snapshot."""
 
 
 class Stage(Enum):
@@ -79,7 +80,9 @@ class Guest(Member):
 
     def office(self, organizer: ParticipantId, now: float) -> None:
         """Whom to ask, by the relay's word; the handshake proves it. A changed one means that the try starts anew, uncounted."""
-        if organizer in (EVERYONE, self.me) or self.joined or organizer == self._office:
+        if self._give_up_at is None:
+            self._give_up_at = now + JOIN_WITHIN
+        if organizer in (EVERYONE, self.me, self._office) or self.joined or self.stage is Stage.FAILED:
             return
         self._office = organizer
         self._begin(now)
@@ -90,9 +93,7 @@ class Guest(Member):
         self._repeat = None
         self.stage = Stage.PREPARING
         side = self._side
-        if self._give_up_at is None:
-            self._give_up_at = now + JOIN_WITHIN
-        self.jobs.append(Job(side.begin, lambda body, then: self._sent(side, 1, body, Stage.ASKING, then), self._failed))
+        self.jobs.append(Job(side.begin, lambda body, then: self._sent(side, 1, body, Stage.ASKING, then), self._unable(side)))
 
     def _sent(self, side: GuestSide, number: int, body: bytes, stage: Stage, now: float) -> None:
         if side is not self._side or self.stage is Stage.FAILED:
@@ -101,6 +102,10 @@ class Guest(Member):
         self._repeat = clear_packet(self.session, self.me, self._office, number, self._try, body)
         self._repeat_at = now + REPEAT_EVERY
         self.out.append(self._repeat)
+
+    def _unable(self, side: GuestSide) -> Callable[[Exception, float], None]:
+        """What a job's failure means: nothing, if a newer try has begun."""
+        return lambda error, now: self._failed(error, now) if side is self._side else None
 
     def _failed(self, error: Exception, now: float) -> None:
         if self.stage in (Stage.IN, Stage.FAILED):
@@ -127,7 +132,9 @@ class Guest(Member):
             elif number == 2 and self.stage is Stage.ASKING:
                 self.stage = Stage.PROVING
                 self._repeat = None
-                self.jobs.append(Job(lambda: side.prove(body), lambda sent, then: self._sent(side, 3, sent, Stage.PROVEN, then), self._failed))
+                self.jobs.append(
+                    Job(lambda: side.prove(body), lambda sent, then: self._sent(side, 3, sent, Stage.PROVEN, then), self._unable(side))
+                )
             elif number == 4 and self.stage is Stage.PROVEN:
                 kek = side.finish(body)
                 assert side.offer is not None
@@ -143,8 +150,6 @@ class Guest(Member):
 
     def _refused(self, reason: str, now: float) -> None:
         """A hint that is not authentic. `join-busy` is tried again by itself."""
-        if self.stage in (Stage.KEYED, Stage.IN):
-            return
         if reason == WrongSecret.name:
             self._failed(WrongSecret(), now)
         elif reason == TurnedAway.name:

@@ -13,6 +13,7 @@ who remain, and the entry's digest chooses.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from crypto.errors import CryptoError
@@ -57,6 +58,9 @@ MAX_COMPUTING: Final = 8
 """Handshakes in worker threads."""
 HANDSHAKE_WITHIN: Final = 10.0
 """Seconds from message 1 to message 3."""
+NEXT_TRY_AFTER: Final = 1.0
+"""Seconds before one guest may begin another try: each costs us a modular power."""
+MAX_TRY: Final = 1 << 32
 MAX_IN_FLIGHT: Final = 64
 """Lines of a leaver that may arrive after its goodbye."""
 MAX_REMEMBERED: Final = 20_000
@@ -123,12 +127,15 @@ class Organizer(Member):
         """Nobody else comes in while it is locked."""
         if locked != self.state.locked:
             self._write(log.Lock(locked), now)
+            if locked:
+                self._turn_away()
 
     def dismiss(self, participant: ParticipantId, now: float) -> None:
         """Gone at once, for everyone; the key changes."""
         self._write(log.Dismiss(participant, self._cuts([participant], (Channel.CHAT, Channel.FILE))), now)
         self.out.append(Revoke(participant))
         self._leavers.pop(participant, None)
+        self._turn_away()
         self._change_key(now)
 
     def end(self, now: float) -> None:
@@ -150,6 +157,8 @@ class Organizer(Member):
         guest = header.sender
         attempt, number = place(header.counter)
         try:
+            if attempt >= MAX_TRY:
+                raise MalformedHandshake
             if number == 1:
                 self._asked(guest, attempt, body, now)
             elif number == 3:
@@ -166,6 +175,9 @@ class Organizer(Member):
         if held is not None and held.side.attempt == attempt:
             if held.side.message1 == body and held.side.message2:
                 self._clear(guest, held.side, 2, held.side.message2)
+            return
+        if held is not None and (held.busy or now - held.since < NEXT_TRY_AFTER):
+            self.dropped["handshake-hasty"] += 1
             return
         if guest in self.state.ever:
             raise MalformedHandshake("an admitted participant asks again")
@@ -195,6 +207,8 @@ class Organizer(Member):
             self._clear(guest, answered.side, 4, answered.side.message4)
             return
         held = self._handshakes.get(guest)
+        if held is None and guest in self._failures:
+            raise WrongSecret  # said before, and lost on the way
         if held is None or held.side.attempt != attempt or held.busy or not held.side.message2:
             self.dropped["handshake-late"] += 1
             return
@@ -212,6 +226,9 @@ class Organizer(Member):
         del self._handshakes[guest]
         if guest in self.state.ever or any(other.hello.participant == guest for other in self._newcomers):
             return  # one participant ID is admitted once, whatever the manager says
+        if self.state.locked or self.state.knock:  # since it asked
+            self._refuse(guest, side.attempt, 4, TurnedAway.name)
+            return
         self._answers[guest] = held
         held.since = now
         self._clear(guest, side, 4, message4)
@@ -266,6 +283,14 @@ class Organizer(Member):
 
     # admission
 
+    def _turn_away(self) -> None:
+        """The door is closed now: whoever waits for the next batch has to come again."""
+        for side in self._newcomers:
+            guest = ParticipantId(side.hello.participant)
+            self._answers.pop(guest, None)
+            self._refuse(guest, side.attempt, 4, TurnedAway.name)
+        self._newcomers.clear()
+
     def _admit_batch(self, now: float) -> None:
         if not self._newcomers or now < self._batch_at or self._rekey is not None or self.state.ended:
             return
@@ -319,7 +344,7 @@ class Organizer(Member):
     # the log
 
     def _write(self, fields: Fields, now: float) -> SignedEntry:
-        """Sign, send under the present epoch, apply. Raises IllegalEntry before anything has changed."""
+        """Sign, send under the present epoch, apply. Raises IllegalEntry, MalformedEntry before anything has changed."""
         if self.state.ended:
             raise NotAllowed("The session has ended.")
         signed = sign_entry(self.signing, self.state.index + 1, self.state.head, fields)
@@ -362,10 +387,11 @@ class Organizer(Member):
 
     def _let_go(self, now: float) -> None:
         """Write those off who left, and change the key; not while another change is under way."""
-        leavers = {p: cuts for p, cuts in self._leavers.items() if p in self.state.members and p != self.me}
-        if not leavers or self._rekey is not None or self.state.ended:
+        present = {p: cuts for p, cuts in self._leavers.items() if p in self.state.members and p != self.me}
+        if not present or self._rekey is not None or self.state.ended:
             return
-        self._leavers.clear()
+        leavers = dict(islice(present.items(), log.MAX_BATCH))
+        self._leavers = {p: cuts for p, cuts in present.items() if p not in leavers}
         cuts: Cuts = []
         for participant, claimed in leavers.items():
             applied: dict[int, int] = {channel: self._applied(participant, channel) for channel in (Channel.CHAT, Channel.FILE)}
