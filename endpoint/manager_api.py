@@ -19,6 +19,7 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Pr
 import trio
 
 from endpoint.errors import MalformedLink, ManagerRefused, ManagerUnreachable
+from endpoint.text import clean_line
 from endpoint.ticket import Ticket
 from wire.ids import MeetingId, SessionId
 
@@ -28,6 +29,9 @@ CALL_WITHIN: Final = 15.0
 """Seconds for an ordinary call."""
 MAX_ANSWER: Final = 1 << 20
 """Bytes of an answer."""
+MAX_NAME: Final = 64
+MAX_SENTENCE: Final = 500
+"""Characters of a refusal that a person is shown."""
 LONG_POLL: Final = 20
 """Seconds that the manager is asked to wait for a meeting to open."""
 
@@ -106,16 +110,26 @@ class ManagerApi:
     async def _call(self, method: str, path: str, body: bytes | None = None, seconds: float = CALL_WITHIN) -> Any:
         request = Request(self._site + path, body, self._headers, method=method)  # noqa: S310  # `connect` has seen that it is https
         ask = partial(_ask, self._opener, request, seconds)
-        status, retry, content = await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=self._limiter)
+        answered: tuple[int, float, bytes] | None = None
+        with trio.move_on_after(2 * seconds):  # each read has its own deadline: one byte at a time would go on for ever
+            answered = await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=self._limiter)
+        if answered is None:
+            raise ManagerUnreachable("The manager's answer does not end; is the address right?")
+        status, retry, content = answered
         try:
             answer = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ManagerUnreachable("What answered is no Parley manager; is the address right?") from None
         if status < 300:
             return answer
         if not isinstance(answer, dict):
             answer = {}
-        raise ManagerRefused(str(answer.get("name", f"http-{status}")), str(answer.get("title", "The manager refused.")), retry)
+        name, sentence = answer.get("name"), answer.get("title")
+        raise ManagerRefused(
+            clean_line(name)[:MAX_NAME] if isinstance(name, str) else f"http-{status}",
+            clean_line(sentence)[:MAX_SENTENCE] if isinstance(sentence, str) else "The manager refused.",
+            retry,
+        )
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -135,7 +149,7 @@ def _ask(opener: OpenerDirector, request: Request, seconds: float) -> tuple[int,
         with answer:
             retry = answer.headers.get("Retry-After", "")
             return answer.status, float(retry) if retry.isdecimal() else 1.0, answer.read(MAX_ANSWER)
-    except (OSError, HTTPException) as error:  # URLError is an OSError
+    except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError, a host that no name server can be asked for a ValueError
         reason = getattr(error, "reason", error)
         detail = str(reason) or type(error).__name__
         raise ManagerUnreachable(f"{ManagerUnreachable.sentence} ({request.host}: {detail})") from None
@@ -144,5 +158,5 @@ def _ask(opener: OpenerDirector, request: Request, seconds: float) -> tuple[int,
 def _read(reading: Callable[[], T]) -> T:
     try:
         return reading()
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ManagerUnreachable("The manager answered something else than was asked; are both of the same version?") from None

@@ -3,12 +3,17 @@
 Receivers do this, not senders: a modified client does not clean its own lines.
 """
 
+import re
 import unicodedata
 from typing import Final
 
 MAX_NAME: Final = 64
 _KEPT_FORMAT: Final = frozenset("\u200c\u200d")  # joiners: Persian, Indic scripts and composed emoji need them
 _DROPPED: Final = frozenset(("Cc", "Cf", "Cs", "Co", "Cn"))
+_BLANK: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols that show nothing: Hangul fillers, the empty Braille cell
+_NO_WIDTH: Final = frozenset("\u034f\u180b\u180c\u180d\u200c\u200d")
+_SELECTORS: Final = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_LATIN_SHAPES: Final = str.maketrans("авеніјкморстухѕһԁԛԝαβεζηικμνορτυχϳ", "abehijkmopctyxshdqwabezhikmnoptuxj")  # Cyrillic, Greek; lower case
 
 
 def clean_line(text: str) -> str:
@@ -16,7 +21,7 @@ def clean_line(text: str) -> str:
     kept = []
     for character in text:
         category = unicodedata.category(character)
-        if character.isspace() or category in ("Zl", "Zp"):
+        if character.isspace() or category in ("Zl", "Zp") or character in _BLANK:
             kept.append(" ")
         elif category not in _DROPPED or character in _KEPT_FORMAT:
             kept.append(character)
@@ -30,15 +35,18 @@ def clean_name(text: str, otherwise: str = "Guest") -> str:
 
 
 def distinct_name(name: str, taken: set[str]) -> str:
-    """The name, with a number behind it if another one looks the same to a reader (case and compatibility forms do not count)."""
-
-    def looks(text: str) -> str:
-        return unicodedata.normalize("NFKC", text).casefold()
-
-    seen = {looks(other) for other in taken}
+    """The name, with a number behind it if another one looks the same to a reader."""
+    seen = {_looks(other) for other in taken}
     candidate, number = name, 1
-    while looks(candidate) in seen:
+    while _looks(candidate) in seen:
         number += 1
         suffix = f" ({number})"
         candidate = name[: MAX_NAME - len(suffix)] + suffix
     return candidate
+
+
+def _looks(text: str) -> str:
+    """What a reader sees, roughly: case, compatibility forms, what has no width, and letters of other scripts with a Latin shape do not
+    count."""
+    seen = unicodedata.normalize("NFKC", text).casefold().translate(_LATIN_SHAPES)
+    return "".join(c for c in seen if c not in _NO_WIDTH and not _SELECTORS.match(c))

@@ -5,6 +5,7 @@ import binascii
 from dataclasses import dataclass, field
 from typing import Any
 
+from endpoint.text import clean_line
 from wire.control import Address
 from wire.ids import MeetingId, ParticipantId, Role, RoleToken, SessionId
 
@@ -34,9 +35,7 @@ class Ticket:
         try:
             key = base64.urlsafe_b64decode(data["meeting_key"] + "=" * (-len(data["meeting_key"]) % 4))
             secret = bytes.fromhex(data["secret"])
-            relays = tuple(
-                RelayAddress(str(relay["node"]), tuple((str(host), int(port)) for host, port in relay["addresses"])) for relay in data["relays"]
-            )
+            relays = tuple(RelayAddress(str(relay["node"]), tuple(map(_address, relay["addresses"]))) for relay in data["relays"])
             ticket = cls(
                 SessionId(int(data["session"], 16)),
                 ParticipantId(int(data["participant"])),
@@ -44,13 +43,22 @@ class Ticket:
                 RoleToken(bytes.fromhex(data["token"])),
                 secret,
                 MeetingId(int(data["meeting_id"])),
-                str(data["title"]),
+                clean_line(str(data["title"])),
                 key,
                 relays,
                 str(data["cluster"]),
             )
-        except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError, binascii.Error) as error:
             raise ValueError(f"no ticket: {type(error).__name__}") from None
         if len(key) != 32 or len(secret) != 32 or not 0 < ticket.participant < 1 << 32 or not 0 <= ticket.session < 1 << 64:
             raise ValueError("no ticket: a field has the wrong size")
         return ticket
+
+
+def _address(pair: tuple[Any, Any]) -> Address:
+    """What can be dialled. Raises ValueError, TypeError."""
+    host, port = str(pair[0]), int(pair[1])
+    if not (host and host.isprintable() and 0 < port < 1 << 16 and len(pair) == 2):
+        raise ValueError("no address")
+    host.encode("idna")
+    return host, port
