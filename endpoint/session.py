@@ -23,7 +23,7 @@ from OpenSSL import SSL
 
 from endpoint.errors import Congested, EndpointError, JoinTimeout, NoRelay, NotAllowed, SessionOver
 from endpoint.events import Event, LinkChanged, Removed, ScreenGap, ScreenMessage, SnapshotWanted
-from endpoint.guest import Guest
+from endpoint.guest import JOIN_WITHIN, Guest
 from endpoint.job import Job
 from endpoint.messages import ScreenKind
 from endpoint.organizer import Organizer
@@ -146,8 +146,10 @@ class Session:
 
     async def chat(self, text: str) -> None:
         """A line to all. Waits while the network takes less than is said. Raises TooLong, NotAllowed, SessionOver."""
-        await self.until(lambda: not self._outbox.congested or self.over)
         while True:
+            await self.until(lambda: not self._outbox.congested or self.over)
+            if self.over:
+                raise SessionOver
             try:
                 self.member.chat(text)
             except Congested:
@@ -293,13 +295,18 @@ class Session:
     async def _keep_linked(self) -> None:
         """One link after the other. The relay that was lost comes last next time: it may be what failed, and all have what is owed."""
         relays = list(self.ticket.relays)
-        retry, refused = FIRST_RETRY, 0
+        retry, refused, reached, give_up = FIRST_RETRY, 0, False, trio.current_time() + JOIN_WITHIN
         while not self.over:
             relay = relays.pop(0)
             relays.append(relay)
             began = trio.current_time()
             closed = await self._serve(relay)
             if self._closing:
+                return
+            reached = reached or closed is not None
+            if isinstance(self.member, Guest) and not reached and trio.current_time() >= give_up:
+                self.member.failure = NoRelay()
+                self._close(CloseReason.LOST)
                 return
             if closed is not None and closed.reason in _FINAL:
                 self._give_up(closed)

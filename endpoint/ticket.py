@@ -50,6 +50,8 @@ class Ticket:
             )
         except (KeyError, TypeError, AttributeError, OverflowError, binascii.Error) as error:
             raise ValueError(f"no ticket: {type(error).__name__}") from None
+        if not relays or not all(relay.addresses for relay in relays):
+            raise ValueError("no ticket: it names no relay")
         if len(key) != 32 or len(secret) != 32 or not 0 < ticket.participant < 1 << 32 or not 0 <= ticket.session < 1 << 64:
             raise ValueError("no ticket: a field has the wrong size")
         return ticket
