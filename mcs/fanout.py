@@ -85,8 +85,9 @@ class Reader:
 
     # --- where it begins ---
 
-    def start(self, positions: Iterable[Position]) -> None:
-        """From here on it gets all that it lacks: a resume, or a newcomer's `start`. Of the screen: from now on."""
+    def start(self, positions: Iterable[Position], *, newcomer: bool = False) -> None:
+        """From here on it gets all that it lacks: a resume, or a newcomer's `start`. Of the screen: from now on, but a newcomer has no
+        picture that updates could continue; if there is one, it gets none of it until it wants it, and then the snapshot in the ring."""
         had = self.have if not self.started else HaveVector()  # a newcomer's channel 0 has been sent already
         had.merge(positions)
         self.have = had
@@ -94,10 +95,9 @@ class Reader:
         for queue in RELIABLE_QUEUES:
             self.cursors[queue] = 0
             self._live_from[queue] = self._log.rings[queue].head
-        if self.screen is Screen.OFF:
+        if self.screen is Screen.OFF and not (newcomer and self._log.screen_sender is not None):
             self.screen = Screen.LEVEL
             self.cursors[Queue.SCREEN] = self._since = self._log.rings[Queue.SCREEN].head
-            self._latest = dict.fromkeys(self._log.latest, self._log.seq)
 
     def start_from_snapshot(self) -> None:
         """For a node that begins to carry the session: the last snapshot and what follows it, if there is one."""
@@ -152,6 +152,8 @@ class Reader:
             out.append(entry.frame)
             size += len(entry.frame)
             self._commit(entry)
+        else:
+            self._settle()
         return out
 
     def pending(self) -> bool:
@@ -214,11 +216,10 @@ class Reader:
         self.cursors[queue] = entry.index + 1
         if not self.started or len(self.have):
             self.have.jump(stream, entry.counter)
-            self._settle()
 
     def _settle(self) -> None:
-        """Level: only what the reader has and the log has not yet is worth remembering."""
-        if not self.started or any(self.cursors[q] < self._live_from[q] for q in RELIABLE_QUEUES):
+        """Nothing is left to bring: only what the reader has and the log has not yet is worth remembering."""
+        if not self.started or self.only_log or not len(self.have):
             return
         for stream in list(self.have):
             if self.have.last(stream) <= self._log.have.last(stream):
@@ -272,7 +273,7 @@ class Reader:
                 self._dropped["lost"] += 1
 
     def _peek_latest(self, channel: Channel) -> Entry | None:
-        if self.screen is Screen.OFF:
+        if not self.started:
             self._latest[channel] = self._log.seq
             return None
         newest = self._log.latest[channel]

@@ -152,7 +152,7 @@ class Relay:
         """A newcomer's start vector is complete. Raises `UnexpectedMessage` if it is no newcomer."""
         if port.reader.started:
             raise UnexpectedMessage("a have-vector is said once")
-        port.reader.start(have)
+        port.reader.start(have, newcomer=True)
         port.wake()
 
     def ask(self, session: Session, epoch: int) -> None:

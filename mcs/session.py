@@ -21,9 +21,9 @@ from mcs.limits import (
     OWED_FOR,
     READER_PATIENCE,
     WANT_AGAIN,
-    WANT_EVERY,
 )
 from mcs.log import RING_OF, Queue, SessionLog, Verdict
+from mcs.wants import Wants
 from wire.control import MAX_ENTRIES, Control, Lost, NodeHave, NodePresence, NodeWant, Office, Position, Presence, Taken, Want, Welcome
 from wire.control import VERSION as CONTROL_VERSION
 from wire.errors import CloseReason
@@ -90,11 +90,7 @@ class Session:
         self._taken: dict[ParticipantId, set[Stream]] = {}  # what is to be acknowledged
         self.waiting: dict[ParticipantId, float] = {}  # senders over their share, since when
         self._gaps: dict[Stream, float] = {}  # what other nodes are asked for, since when
-        self._wanted: int | None = None  # the epoch of the want that is open
-        self._wanted_after = 0  # the screen index behind which the answer must begin
-        self._wanted_at = float("-inf")  # when it was last said
-        self._wanted_said = False
-        self._heard_want = -1  # the last epoch that another node wanted in vain
+        self.wants = Wants()
 
     # --- who is here ---
 
@@ -213,9 +209,7 @@ class Session:
         if header.channel in _SHARED and self.log.over(header.sender) and header.sender not in self.waiting:
             self._hold_back(header.sender, office, now)
         if header.channel == Channel.SNAPSHOT:
-            self._heard_want = -1
-            if self._wanted is not None and self.log.snapshot_for(self._wanted, self._wanted_after - 1):
-                self._wanted = None
+            self.wants.answered(self.log)
         if self._gaps:
             self._gaps.pop(header.stream, None)
         return verdict
@@ -290,47 +284,42 @@ class Session:
     # --- wants ---
 
     def want(self, reader: Reader, epoch: int, now: float) -> bool:
-        """A reader wants a snapshot. True if it is served from the log."""
+        """A reader wants a snapshot. True if it is served from the log; else the presenter is asked."""
         if reader.want(epoch):
             return True
         self.ask(epoch, now)
         return False
 
     def ask(self, epoch: int, now: float) -> None:
-        """Merge a want into what the presenter is asked."""
-        if self._wanted is None or epoch > self._wanted:
-            self._wanted = epoch
-            self._wanted_after = self.log.rings[Queue.SCREEN].head
-            self._wanted_said = False
+        """The presenter is asked for a snapshot of this epoch."""
+        self.wants.merge(epoch, self.log.rings[Queue.SCREEN].head)
         self._say_want(now)
 
     def node_want(self, epoch: int, now: float) -> None:
-        """Another node's reader wants one. A snapshot that has just begun is on its way there."""
+        """Another node's reader wants one. A snapshot that has just begun here is on its way there."""
         for snapshot in (self.log.building, self.log.snapshot):
             first = self.log.rings[Queue.SCREEN].get(snapshot.first) if snapshot else None
             if snapshot and first and first.local and snapshot.epoch >= epoch and now - first.at < WANT_AGAIN:
                 return
         if self.log.screen_sender in self.ports or self.log.screen_sender is None:
             self.ask(epoch, now)
-        elif epoch == self._heard_want:  # said again, so whoever showed something last does not answer: perhaps somebody here presents now
+        elif self.wants.heard_again(epoch):  # whoever showed something last does not answer: perhaps somebody here presents now
             self._say_to_all(epoch)
-        self._heard_want = epoch
 
     def _say_want(self, now: float) -> None:
-        """To the last one who showed something; if it is not known, or does not answer, to all who may show something."""
-        if self._wanted is None or now - self._wanted_at < (WANT_AGAIN if self._wanted_said else WANT_EVERY):
+        """To the last one who showed something; if nobody did, or it does not answer, to all who may."""
+        epoch, again = self.wants.due(now)
+        if epoch is None:
             return
         presenter = self.log.screen_sender
-        known = presenter is not None and self.is_here(presenter)
-        if known and not self._wanted_said:
-            for port in self.ports.get(presenter or ParticipantId(0), []):
-                port.send(Want(self._wanted))
+        if presenter is None or again or not self.is_here(presenter):
+            self._say_to_all(epoch)
         else:
-            self._say_to_all(self._wanted)
-        if presenter not in self.ports or self._wanted_said:
+            for port in self.ports.get(presenter, []):
+                port.send(Want(epoch))
+        if presenter not in self.ports or again:
             for carrier in self.carriers.values():
-                carrier.port.send(NodeWant(self.id, self._wanted))
-        self._wanted_at, self._wanted_said = now, True
+                carrier.port.send(NodeWant(self.id, epoch))
 
     def _say_to_all(self, epoch: int) -> None:
         for port in self.all_ports():
@@ -338,10 +327,9 @@ class Session:
                 port.send(Want(epoch))
 
     def _want_again(self, now: float) -> None:
+        """Readers that still wait, whatever became of their want."""
         wanting = [r.want_epoch for r in self._readers() if r.screen is Screen.WANTING]
-        if not wanting:
-            return
-        if self._wanted is None:
+        if wanting and not self.wants.open:
             self.ask(max(wanting), now)
         self._say_want(now)
 
@@ -393,7 +381,7 @@ class Session:
         self._let_go(now)
         self._say_want(now)
         self._close_ended(now)
-        return bool(self.waiting) or (self._wanted is not None and not self._wanted_said) or (self.admission.ended and bool(self.ports))
+        return bool(self.waiting) or self.wants.unsaid or (self.admission.ended and bool(self.ports))
 
     def tick(self, now: float) -> None:
         """Once a second."""

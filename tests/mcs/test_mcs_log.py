@@ -107,7 +107,7 @@ def test_every_reader_gets_what_it_lacks_exactly_once_in_order(steps: list[tuple
                 elif channel != Channel.SNAPSHOT:
                     assert verdict is Verdict.TAKEN
             case ("join", participant, random):
-                have = {s: random.randint(-1, c) for s, c in world.last.items() if random.random() < 0.5}  # type: ignore[attr-defined]
+                have = {s: random.randint(-1, c + 3) for s, c in world.last.items() if random.random() < 0.5}  # type: ignore[attr-defined]
                 readers.append(Expected(world, participant if isinstance(participant, int) else None, have))
             case ("pull", int(which), int(budget)) if readers:
                 readers[which % len(readers)].pull(budget)
@@ -161,6 +161,22 @@ def test_a_newcomer_gets_channel_0_alone_until_it_starts() -> None:
     world.append(1, 5, 0)
     reader.start([(1, 0, 1, 0), (3, 0, 2, 1)])
     assert [(h.channel, h.counter) for h in headers(reader.pull(10_000))] == [(1, 1), (1, 2), (0, 3), (2, 2)]
+
+
+def test_a_newcomer_gets_no_updates_of_a_picture_that_it_has_not() -> None:
+    world = Screen()
+    early = Reader(world.log, ParticipantId(3), world.dropped)
+    early.start([], newcomer=True)
+    world.piece(last=True)
+    world.update()
+    assert [h.channel for h in headers(early.pull(10_000))] == [5]  # nobody showed anything when it came
+    late = Reader(world.log, ParticipantId(2), world.dropped)
+    late.start([], newcomer=True)
+    world.update()
+    world.append(1, 6, 0)
+    assert [h.channel for h in headers(late.pull(10_000))] == [6]
+    assert late.want(1)
+    assert [h.channel for h in headers(late.pull(10_000))] == [9, 5, 5]
 
 
 def test_what_is_urgent_goes_first_and_each_queue_keeps_its_order() -> None:
@@ -292,9 +308,11 @@ class Viewer:
             self.take(frames)
 
     def _apply(self, counter: int) -> None:
-        assert self.picture is not None
-        assert counter == self.picture + 1  # without a gap: what is skipped is skipped until the next snapshot
-        self.picture = counter
+        if self.picture is not None and self.reader.participant is None and counter > self.picture + 1:
+            self.picture = None  # another node finds out by itself
+        if self.picture is not None:
+            assert counter == self.picture + 1  # without a gap: what is skipped is skipped until the next snapshot
+            self.picture = counter
 
 
 class Screen(World):
@@ -303,16 +321,21 @@ class Screen(World):
     def __init__(self) -> None:
         super().__init__()
         self.updates = -1
+        # A gap before the first update looks like a beginning, and one after a snapshot like one in front of it: a relay cannot tell,
+        # since only the members can read where a snapshot goes on. They want again.
+        self.is_update_newest = False
         self.snapshots = -1
         self.goes_on: int | None = None  # of the snapshot under way
 
     def update(self, size: int = 50) -> None:
         self.updates += 1
+        self.is_update_newest = True
         body = packet(SESSION, 1, 5, self.updates, body=bytes(size))
         assert self.log.append(parse_packet_untrusted(body), body, 1, 0.0, local=True) is Verdict.TAKEN
 
     def piece(self, *, last: bool, size: int = 100, epoch: int = 1) -> None:
         self.snapshots += 1
+        self.is_update_newest = False
         first = self.goes_on is None
         self.goes_on = self.updates + 1 if self.goes_on is None else self.goes_on
         content = bytes([first]) + self.goes_on.to_bytes(4, "big") + bytes(size)
@@ -326,6 +349,7 @@ SCREEN_STEP = st.one_of(
     st.tuples(st.just("update"), st.integers(1, 300)),
     st.tuples(st.just("update"), st.integers(1, 300)),
     st.tuples(st.just("piece"), st.booleans()),
+    st.tuples(st.just("miss"), st.just(0)),
     st.tuples(st.just("join"), st.sampled_from([2, 3, None])),
     st.tuples(st.just("want"), st.integers(0, 9)),
     st.tuples(st.just("pull"), st.integers(0, 9), st.integers(1, 2000)),
@@ -345,6 +369,8 @@ def test_every_viewer_has_a_picture_without_gaps(steps: list[tuple[object, ...]]
                     world.update(size)
                 case ("piece", bool(last)):
                     world.piece(last=last)
+                case ("miss", _) if world.is_update_newest:
+                    world.updates += 1  # it never came here
                 case ("join", participant):
                     viewers.append(Viewer(world, participant if isinstance(participant, int) else None))
                 case ("want", int(which)) if viewers:
@@ -432,6 +458,36 @@ def test_a_reader_that_falls_behind_skips_and_wants(monkeypatch: pytest.MonkeyPa
     assert world.dropped == {"skipped": 1}
 
 
+def test_after_a_gap_in_the_screen_a_reader_wants() -> None:
+    world = Screen()
+    viewer = viewer_of(world)
+    world.update()
+    world.updates += 1
+    world.update()
+    assert [h.counter for h in headers(viewer.reader.pull(100_000))] == [0]
+    assert viewer.reader.skipped
+    assert world.dropped == {"screen-gap": 1}
+    world.piece(last=True)
+    world.update()
+    assert [(h.channel, h.counter) for h in headers(viewer.reader.pull(100_000))] == [(9, 0), (5, 3)]
+
+
+def test_a_gap_that_a_snapshot_covers_costs_level_readers_that_snapshot_and_others_nothing() -> None:
+    world = Screen()
+    level, wanting = viewer_of(world), viewer_of(world)
+    world.update()
+    level.drain()
+    wanting.drain()
+    wanting.reader.want(1)
+    world.updates += 1
+    world.piece(last=True)
+    world.update()
+    for viewer in (level, wanting):
+        assert [(h.channel, h.counter) for h in headers(viewer.reader.pull(100_000))] == [(9, 0), (5, 2)]
+        assert not viewer.reader.skipped
+    assert world.dropped == {"screen-gap": 1}
+
+
 def test_a_snapshot_without_its_beginning_is_torn() -> None:
     log = SessionLog()
 
@@ -448,6 +504,23 @@ def test_a_snapshot_without_its_beginning_is_torn() -> None:
     assert append(20, local=False) is Verdict.TAKEN  # another node goes on with a beginning
     assert append(21, Flag.LAST, local=False) is Verdict.TAKEN
     assert log.snapshot is not None
+
+
+def test_a_snapshot_that_will_never_be_whole_is_wanted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcs.log.SCREEN_BYTES", 1000)
+    world = Screen()
+    world.piece(last=False)
+    viewer = viewer_of(world)
+    assert viewer.reader.want(1)
+    viewer.drain()
+    for _ in range(30):
+        world.update()
+        viewer.drain()
+    assert viewer.reader.skipped
+    world.piece(last=True)  # of the one that was outrun
+    assert viewer.reader.pull(100_000) == []
+    world.piece(last=True)
+    assert [(h.channel, h.counter) for h in headers(viewer.reader.pull(100_000))] == [(9, 2)]
 
 
 def test_a_snapshot_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,32 @@ def test_a_gap_that_no_node_fills_is_lost_after_a_while() -> None:
     assert relay.dropped["lost"] == 1
 
 
+def test_what_a_node_lacks_it_asks_for_again() -> None:
+    world = net()
+    world.send(1, 2)
+    world.settle()
+    world.send(1, 2)
+    world.carry("a", "b", 0)
+    world.links["a", "b"].on_the_way.clear()  # as if another node had brought it, and died
+    world.send(1, 2)
+    world.settle(2)
+    assert [h.counter for h in world.ports[3].packets] == [0, 1, 2]
+    assert world.relays["b"].dropped["gap"] == 1
+    assert world.ports[3].of(Lost) == []
+
+
+def test_what_a_dead_node_had_passed_to_one_comes_from_there() -> None:
+    world = net()
+    world.send(1, 2)
+    world.settle()
+    world.send(1, 2)
+    world.carry("a", "c", 1)
+    for node in ("b", "c"):
+        world.cut("a", node)
+    world.settle()
+    assert [h.counter for h in world.ports[3].packets] == [0, 1]
+
+
 def test_what_runs_in_a_circle_is_dropped() -> None:
     world = net()
     session = world.ports[3].session
