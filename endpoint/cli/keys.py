@@ -11,7 +11,7 @@ import sys
 import termios
 import tty
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 import trio
@@ -132,4 +132,5 @@ def single_keys() -> Iterator[None]:
         tty.setcbreak(0)
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # the terminal has gone away
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
