@@ -41,6 +41,7 @@ class Reader:
         "_dropped",
         "_last_update",
         "_latest",
+        "_level_at",
         "_live_from",
         "_log",
         "_reading",
@@ -66,6 +67,7 @@ class Reader:
         self.participant = participant
         self.started = False
         self.only_log = False  # the session has ended: channel 1 and nothing else
+        self._level_at = -1  # the log's sequence number at which nothing was left to bring
         self.have: HaveVector = HaveVector()  # what it has beyond its cursors
         self.cursors = [ring.head for ring in log.rings]
         self.cursors[Queue.KEYS] = 0
@@ -90,6 +92,7 @@ class Reader:
         picture that updates could continue; if there is one, it gets none of it until it wants it, and then the snapshot in the ring."""
         had = self.have if not self.started else HaveVector()  # a newcomer's channel 0 has been sent already
         had.merge(positions)
+        self._level_at = -1
         self.have = had
         self.started = True
         for queue in RELIABLE_QUEUES:
@@ -112,6 +115,7 @@ class Reader:
         A snapshot is given once: who wants again was not helped by it. Nor would one help that begins before updates which the reader
         was given already: they would come a second time.
         """
+        self._level_at = -1
         if self.screen is Screen.SNAPSHOT and self._reading is not None and self._reading.epoch >= epoch:
             return True  # it is being given one
         snapshot = self._log.snapshot_for(epoch, max(self._served, self._last_update))
@@ -139,6 +143,8 @@ class Reader:
 
     def pull(self, budget: int, *, at_least_one: bool = True) -> list[bytes]:
         """The next frames, together at most `budget` bytes, though one that is larger goes alone unless `at_least_one` is off."""
+        if self._level_at == self._log.seq and not self.direct:
+            return []
         out: list[bytes] = []
         size = 0
         while self.direct and not self.only_log and ((at_least_one and not out) or size + len(self.direct[0]) <= budget):
@@ -154,6 +160,7 @@ class Reader:
             self._commit(entry)
         else:
             self._settle()
+            self._level_at = self._log.seq
         return out
 
     def pending(self) -> bool:
@@ -188,13 +195,18 @@ class Reader:
 
     def _peek(self) -> Entry | None:
         """The next entry in the write order. Cursors move over what the reader does not see."""
-        entry = self._peek_ring(Queue.KEYS)
-        if entry or self.only_log:
+        rings, cursors, latest = self._log.rings, self.cursors, self._log.latest  # most of them have nothing: asked without a call
+        if cursors[Queue.KEYS] < rings[Queue.KEYS].head and (entry := self._peek_ring(Queue.KEYS)):
             return entry
-        entry = self._peek_ring(Queue.TALK) or self._peek_latest(Channel.VOICE) or self._peek_latest(Channel.CURSOR)
-        if entry:
+        if self.only_log:
+            return None
+        if cursors[Queue.TALK] < rings[Queue.TALK].head and (entry := self._peek_ring(Queue.TALK)):
             return entry
-        files, screen = self._peek_ring(Queue.FILES), self._peek_screen()
+        for channel in (Channel.VOICE, Channel.CURSOR):
+            if self._latest[channel] < latest[channel].seq and (entry := self._peek_latest(channel)):
+                return entry
+        files = self._peek_ring(Queue.FILES) if cursors[Queue.FILES] < rings[Queue.FILES].head else None
+        screen = self._peek_screen() if cursors[Queue.SCREEN] < rings[Queue.SCREEN].head or self._reading else None
         if files and screen:
             return files if files.seq < screen.seq else screen
         return files or screen

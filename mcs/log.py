@@ -106,24 +106,22 @@ class Snapshot:
 class Ring:
     """Entries under absolute indexes. `base` is the first index that is still there, `head` the next one."""
 
-    __slots__ = ("_slots", "_start", "base", "drops", "gone", "last_gone", "size", "total")
+    __slots__ = ("_slots", "_start", "base", "drops", "gone", "head", "last_gone", "size", "total")
 
     def __init__(self) -> None:
         self._slots: list[Entry | None] = []
         self._start = 0  # of the live part of `_slots`
         self.base = 0
+        self.head = 0
         self.size = 0  # bytes held
         self.total = 0  # bytes ever appended
         self.gone: dict[Stream, tuple[int, int]] = {}  # stream → index and counter of its last entry that was dropped
         self.last_gone = -1  # the highest index that was dropped
         self.drops = 0  # how many were
 
-    @property
-    def head(self) -> int:
-        return self.base + len(self._slots) - self._start
-
     def append(self, entry: Entry) -> None:
         entry.index = self.head
+        self.head += 1
         entry.offset = self.total
         self.size += len(entry.frame)
         self.total += len(entry.frame)
@@ -164,12 +162,14 @@ class Ring:
 class Latest:
     """The newest entry of each stream, the longest unmoved first."""
 
-    __slots__ = ("entries",)
+    __slots__ = ("entries", "seq")
 
     def __init__(self) -> None:
+        self.seq = 0  # of the newest
         self.entries: OrderedDict[Stream, Entry] = OrderedDict()
 
     def put(self, entry: Entry) -> None:
+        self.seq = entry.seq
         self.entries[entry.stream] = entry
         self.entries.move_to_end(entry.stream)
         if len(self.entries) > LATEST_STREAMS:
