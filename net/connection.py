@@ -152,7 +152,8 @@ class Connection:
                 if not data:
                     self._lost()
                     return
-                self._deliver(data)
+                if self._why is None:  # it may have ended while these bytes were on their way up
+                    self._deliver(data)
 
     def _deliver(self, data: bytes | bytearray) -> None:
         try:

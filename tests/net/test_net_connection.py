@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
@@ -129,6 +130,29 @@ async def test_nothing_is_pulled_before_the_greeting_is_over() -> None:
         await theirs.send_all(encode_control(WELCOME))
         assert await theirs.receive_some() == encode_frame(PACKET, b"early")
         nursery.cancel_scope.cancel()
+
+
+async def test_bytes_that_arrive_as_the_link_is_closed_are_nobodys_defect() -> None:
+    """The reader has them already, and cannot be cancelled any more, when somebody closes the link."""
+    ours, theirs = memory_stream_pair()
+    party = Party()
+
+    taking, take = ours.receive_stream, ours.receive_stream.receive_some
+
+    async def receive_some(max_bytes: int | None = None) -> bytearray:
+        data = await take(max_bytes)
+        connection.close(CloseReason.LEFT)
+        return data
+
+    connection = Connection(ours, Side.CALLEE, party)
+    with structlog.testing.capture_logs() as logged:
+        taking.receive_some = receive_some  # type: ignore[method-assign]  # the moment is the test
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            await theirs.send_all(encode_control(HELLO))
+            assert [type(message) for message in await Raw(theirs).hear_until_the_end()] == [Error]
+    assert party.heard == []
+    assert [entry["event"] for entry in logged] == []
 
 
 async def test_a_write_fills_one_record_and_no_more() -> None:
