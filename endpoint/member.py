@@ -396,10 +396,10 @@ class Member:
         self.state.apply(signed)
         fields = signed.entry.fields
         if isinstance(fields, log.Leave | log.Dismiss | log.Chat):
-            for participant, cut in self.state.withdrawn():
-                if self._shown.get(participant, -1) > cut:
-                    self._shown[participant] = cut
-                    self.events.append(events.ChatWithdrawn(participant, self.name(participant), cut))
+            for sender, cut in self.state.withdrawn():
+                if self._shown.get(sender, -1) > cut:
+                    self._shown[sender] = cut
+                    self.events.append(events.ChatWithdrawn(sender, self.name(sender), cut))
         match fields:
             case log.Admit():
                 if self.joined:
