@@ -3,10 +3,13 @@
 Packets wait in queues by priority (key and log, then chat and hands, then voice, cursor, then the screen); within a queue they keep their
 order. Reliable packets are kept until the relay says that it has taken them; after a reconnect exactly those go out again, byte for
 byte. Screen packets are not kept: after a reconnect the viewers get a snapshot.
+
+Taken is not read: a relay can die with the only copy. So what was taken stays here in reserve as long as a relay itself would keep it, and a
+relay that lacks it (started anew, or never reached by the other one) gets it after its welcome. What is in no reserve any more is lost.
 """
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from wire.control import Position
 from wire.frame import PACKET, encode_frame
@@ -16,28 +19,44 @@ from wire.packet import PRIORITY, RELIABLE_CHANNELS, Flag, parse_packet_untruste
 
 MAX_KEPT: Final = 4 << 20
 """Bytes of reliable packets that no relay has taken yet; beyond it this side is congested and takes no more text."""
+MAX_RESERVE: Final = 1 << 20
+"""Bytes of those that a relay has taken."""
+RESERVE_FOR: Final = 120.0
+"""Seconds since they were sealed, after which they leave the reserve."""
 _LANES: Final = max(PRIORITY) + 1
+
+
+class _Kept(NamedTuple):
+    number: int  # in the order of sealing
+    stream: Stream
+    counter: int
+    frame: bytes
+    sealed_at: float
 
 
 class Outbox:
     """Owned by its session."""
 
-    __slots__ = ("_kept", "_lanes", "kept_bytes", "queued_bytes")
+    __slots__ = ("_kept", "_lanes", "_number", "_reserve", "_reserve_bytes", "kept_bytes", "queued_bytes")
 
     def __init__(self) -> None:
         self._lanes: tuple[deque[bytes], ...] = tuple(deque() for _ in range(_LANES))
-        self._kept: deque[tuple[Stream, int, bytes]] = deque()  # in the order of sealing
+        self._kept: deque[_Kept] = deque()
+        self._reserve: deque[_Kept] = deque()
+        self._reserve_bytes = 0
+        self._number = 0
         self.kept_bytes = 0
         self.queued_bytes = 0
 
-    def push(self, packet: bytes) -> None:
+    def push(self, packet: bytes, now: float) -> None:
         header = parse_packet_untrusted(packet)
         frame = encode_frame(PACKET, packet)
         self._lanes[PRIORITY[header.channel]].append(frame)
         self.queued_bytes += len(frame)
         # clear packets stand outside the streams: whoever shakes hands repeats them itself
         if header.channel in RELIABLE_CHANNELS and not header.flags & Flag.CLEAR:
-            self._kept.append((header.stream, header.counter, frame))
+            self._number += 1
+            self._kept.append(_Kept(self._number, header.stream, header.counter, frame, now))
             self.kept_bytes += len(frame)
 
     def pull(self, budget: int) -> bytes | None:
@@ -54,30 +73,38 @@ class Outbox:
         self.queued_bytes -= size
         return b"".join(taken) if taken else None
 
-    def taken(self, positions: list[Position]) -> None:
+    def taken(self, positions: list[Position], now: float) -> None:
         """The relay has our streams up to here."""
         has = HaveVector(positions)
-        owed: deque[tuple[Stream, int, bytes]] = deque()
-        size = 0
+        owed: deque[_Kept] = deque()
         for item in self._kept:
-            if has.lacks(item[0], item[1]):
+            if has.lacks(item.stream, item.counter):
                 owed.append(item)
-                size += len(item[2])
-        self._kept, self.kept_bytes = owed, size
+            else:
+                self.kept_bytes -= len(item.frame)
+                self._reserve.append(item)
+                self._reserve_bytes += len(item.frame)
+        self._kept = owed
+        while self._reserve and (self._reserve_bytes > MAX_RESERVE or now - self._reserve[0].sealed_at >= RESERVE_FOR):
+            self._reserve_bytes -= len(self._reserve.popleft().frame)
 
-    def relink(self, positions: list[Position]) -> bool:
-        """A new link, to a relay that has this of ours: what is owed goes out again, all else is dropped.
+    def relink(self, positions: list[Position], now: float) -> bool:
+        """A new link, to a relay that has this of ours: what it lacks goes out again, all else is dropped.
 
         True if screen packets were among what was dropped.
         """
         screen = bool(self._lanes[PRIORITY[Channel.SCREEN]])
         for lane in self._lanes:
             lane.clear()
-        self.taken(positions)
-        self.queued_bytes = 0
-        for stream, _, frame in self._kept:
-            self._lanes[PRIORITY[stream.channel]].append(frame)
-            self.queued_bytes += len(frame)
+        self.taken([], now)  # what is too old by now stays behind
+        self._kept = deque(sorted([*self._reserve, *self._kept]))
+        self.kept_bytes += self._reserve_bytes
+        self._reserve.clear()
+        self._reserve_bytes = self.queued_bytes = 0
+        self.taken(positions, now)
+        for item in self._kept:
+            self._lanes[PRIORITY[item.stream.channel]].append(item.frame)
+            self.queued_bytes += len(item.frame)
         return screen
 
     @property

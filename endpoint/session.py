@@ -230,7 +230,7 @@ class Session:
         while member.out:
             item = member.out.popleft()
             if isinstance(item, bytes):
-                self._outbox.push(item)
+                self._outbox.push(item, trio.current_time())
             elif self._connection is not None and self._up:
                 self._connection.send(item)
         while member.jobs and self._nursery is not None:
@@ -367,7 +367,7 @@ class Session:
         elif isinstance(item, Welcome):
             self._welcomed(item, now)
         elif isinstance(item, Taken):
-            self._outbox.taken(item.taken)
+            self._outbox.taken(item.taken, now)
             if isinstance(self.member, Organizer):
                 self.member.taken(item.taken, now)
         elif isinstance(item, Want):
@@ -380,7 +380,7 @@ class Session:
 
     def _welcomed(self, welcome: Welcome, now: float) -> None:
         self._up = True
-        self._outbox.relink(welcome.taken)
+        self._outbox.relink(welcome.taken, now)
         member = self.member
         if isinstance(member, Organizer):
             member.greet()
