@@ -130,6 +130,11 @@ class Organizer(Member):
             if locked:
                 self._turn_away()
 
+    def knock(self, required: bool, now: float) -> None:
+        """Whether newcomers are turned away until this is taken back; a dismissal turns it on, since a new ticket is easily had."""
+        if required != self.state.knock:
+            self._write(log.Knock(required), now)
+
     def dismiss(self, participant: ParticipantId, now: float) -> None:
         """Gone at once, for everyone; the key changes."""
         self._write(log.Dismiss(participant, self._cuts([participant], (Channel.CHAT, Channel.FILE))), now)

@@ -15,6 +15,7 @@ from msgspec import Meta
 from endpoint.cli.keys import MAX_LINE
 from endpoint.cli.room import Room
 from endpoint.errors import EndpointError, NotAllowed
+from endpoint.organizer import Organizer
 from wire.ids import EVERYONE
 
 
@@ -83,11 +84,16 @@ def _dismiss(room: Room, order: Order) -> None:
     room.session.act(lambda organizer, now: organizer.dismiss(who, now))
 
 
-def _lock(locked: bool) -> Callable[[Room, Order], None]:
-    def act(room: Room, order: Order) -> None:
-        room.session.act(lambda organizer, now: organizer.lock(locked, now))
+def _lock(room: Room, order: Order) -> None:
+    room.session.act(lambda organizer, now: organizer.lock(True, now))
 
-    return act
+
+def _unlock(room: Room, order: Order) -> None:
+    def act(organizer: Organizer, now: float) -> None:
+        organizer.lock(False, now)
+        organizer.knock(False, now)
+
+    room.session.act(act)
 
 
 def _finish(room: Room, order: Order) -> None:
@@ -102,8 +108,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "mute": Command("/mute NAME", "take the right to chat", _chat_right(False), host=True),
     "unmute": Command("/unmute NAME", "give it back", _chat_right(True), host=True),
     "dismiss": Command("/dismiss NAME", "remove somebody for good; the keys change", _dismiss, host=True),
-    "lock": Command("/lock", "let nobody else in", _lock(True), host=True),
-    "unlock": Command("/unlock", "open the door again", _lock(False), host=True),
+    "lock": Command("/lock", "let nobody else in", _lock, host=True),
+    "unlock": Command("/unlock", "open the door again, after a dismissal too", _unlock, host=True),
     "end": Command("/end", "end the meeting for everyone", _finish, host=True),
     "leave": Command("/leave", "leave the meeting", _finish),
     "chat": Command("TEXT", "a line of chat to all", lambda room, order: room.session.chat(order.text)),

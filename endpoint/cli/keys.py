@@ -129,7 +129,7 @@ def single_keys() -> Iterator[None]:
     """Keys of standard input one by one and without echo, while the block runs."""
     before = termios.tcgetattr(0)
     try:
-        tty.setcbreak(0)
+        tty.setcbreak(0, termios.TCSANOW)  # what is typed already is not thrown away
         yield
     finally:
         with suppress(termios.error):  # the terminal has gone away

@@ -77,13 +77,13 @@ def _read(path: Path) -> str:
 
 async def prompted(prompt: str) -> str:
     """One line from the terminal, without echo. A signal may cancel it, and the terminal is as before."""
-    click.echo(prompt, nl=False, err=True)
-    try:
-        with single_keys():
+    with single_keys():
+        click.echo(prompt, nl=False, err=True)
+        try:
             async with aclosing(read_lines(LineEditor())) as lines:
                 return await first_line(lines)
-    finally:
-        click.echo("", err=True)
+        finally:
+            click.echo("", err=True)
 
 
 async def first_line(lines: AsyncIterator[str]) -> str:

@@ -15,6 +15,7 @@ from endpoint.cli.organize import default_picture
 from endpoint.cli.share import open_share
 from endpoint.cluster import Cluster, run_cluster
 from endpoint.settings import Settings, load_settings, own_name
+from wire.ids import format_meeting_id
 
 
 @click.command()
@@ -56,6 +57,7 @@ async def run_meeting(settings: Settings, title: str, begin: Begin, *, seconds: 
         begin(finish := trio.Event())
         if seconds is not None:
             nursery.start_soon(_set_after, seconds, finish)
+        face.say(f"Guests on this machine: parley join {format_meeting_id(meeting.invitation.meeting)}")
         picture = Path(settings.picture or default_picture(meeting.invitation.meeting))
         await attend(session, face, meeting.invitation, finish, source=source, picture=picture)
         nursery.cancel_scope.cancel()

@@ -74,13 +74,13 @@ class View:
             presenting=room.presenting,
             sharing=room.sharing,
             picture="" if presents or not room.viewer.written else str(room.picture),
-            frames=presenter.frames if presents and presenter else room.watcher.frames,
+            frames=presenter.frames + presenter.snapshots if presents and presenter else room.watcher.frames,
             bytes=session.bytes_sent if presents else session.bytes_received,
             rate_out=rate_out,
             rate_in=rate_in,
             node=session.node,
             people=tuple(room.people()),
-            locked=session.state.locked,
+            locked=session.state.locked or session.state.knock,
             words=room.words,
             badge=room.badge.value,
             link=invitation.link() if room.hosting else "",
@@ -169,7 +169,8 @@ def sentence(event: events.Event, room: Room) -> Text | None:
         case events.MemberJoined():
             return Text.assemble(name(event.name), (" is here.", _FACT))
         case events.MemberLeft():
-            return Text.assemble(name(event.name), (" was removed." if event.dismissed else " has left.", _FACT))
+            door = " Nobody else comes in until /unlock." if room.hosting else ""
+            return Text.assemble(name(event.name), (f" was removed.{door}" if event.dismissed else " has left.", _FACT))
         case events.PresenterChanged():
             return Text.assemble(name(event.name), (" presents.", _FACT)) if event.name else Text("Nobody presents.", style=_FACT)
         case events.ChatRightChanged():

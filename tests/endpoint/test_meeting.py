@@ -385,3 +385,15 @@ def test_nothing_is_sealed_after_the_end() -> None:
             member.chat("too late")
         with pytest.raises(NotAllowed):
             member.screen_packets(b"\x01", restart=True)
+
+
+def test_after_a_dismissal_nobody_comes_in_until_the_organizer_says_so() -> None:
+    room = Room()
+    mallory = room.admitted(2, "Mallory")
+    room.organizer.dismiss(mallory.me, room.now)
+    again = room.guest(3, "Mallory again")
+    room.run()
+    assert again.failure is not None
+    assert again.failure.name == "turned-away"
+    room.organizer.knock(False, room.now)
+    room.admitted(4, "Ben")

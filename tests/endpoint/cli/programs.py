@@ -123,8 +123,10 @@ async def place(directory: Path) -> AsyncIterator[Place]:
         try:
             yield here
         finally:
-            for program in here.started:
-                program.process.kill()
+            with trio.CancelScope(shield=True):
+                for program in here.started:
+                    program.process.kill()
+                    await program.process.wait()
 
 
 def children(process: int) -> dict[int, str]:

@@ -37,7 +37,10 @@ async def equals_the_display(source: Source, picture: Path) -> None:
 
 
 def same(path: Path, rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bool:
-    return path.exists() and np.array_equal(np.asarray(Image.open(path).convert("RGB")), rgb)
+    if not path.exists():
+        return False
+    with Image.open(path) as image:
+        return np.array_equal(np.asarray(image.convert("RGB")), rgb)
 
 
 async def test_G20_guests_by_id_and_by_link_chat_and_see_the_same_pixels(tmp_path: Path) -> None:
@@ -98,6 +101,11 @@ async def test_G20_guests_by_id_and_by_link_chat_and_see_the_same_pixels(tmp_pat
         assert await ben.ended() == 1
         assert ben.all("error")[0]["name"] in ("dismissed", "revoked")
         await ana.event("member-left", name="Ben", dismissed=True)
+        late = await here.start("join", number, "--password-file", str(tmp_path / "words"))
+        assert await late.ended() == 1
+        assert late.all("error")[0]["name"] == "turned-away"
+        await up.tell("unlock")
+        await joined(here, "Cleo", number, "--password-file", str(tmp_path / "words"))
         await ana.tell("nonsense")
         await ana.event("refused", name="command-unknown")
 

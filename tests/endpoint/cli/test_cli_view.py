@@ -115,7 +115,7 @@ async def test_every_event_has_its_words(meeting: hall.Room) -> None:
     expected: list[tuple[events.Event, str]] = [
         (events.MemberJoined(who, "Ana"), "Ana is here."),
         (events.MemberLeft(who, "Ana"), "Ana has left."),
-        (events.MemberLeft(who, "Ana", dismissed=True), "Ana was removed."),
+        (events.MemberLeft(who, "Ana", dismissed=True), "Ana was removed. Nobody else comes in until /unlock."),
         (events.PresenterChanged(who, "Ana"), "Ana presents."),
         (events.PresenterChanged(ParticipantId(0), ""), "Nobody presents."),
         (events.ChatRightChanged(who, allowed=False), "Olga may not chat any more."),
