@@ -115,9 +115,17 @@ class Relay:
             else:
                 self.dropped["clear-rate"] += 1
         elif verdict is Pass.FORWARD:
-            if session.append(header, frame.body, 1, now, local=True) is Verdict.TAKEN:
+            taken = session.append(header, frame.body, 1, now, local=True)
+            if taken is Verdict.GAP:
+                if not session.gap(header.stream, header.counter, now):
+                    raise LinkClosed(CloseReason.LOST, remote=False, detail="what came before this packet is missing here: begin again")
+                taken = session.append(header, frame.body, 1, now, local=True)
+            if taken is Verdict.TAKEN:
                 self.passed["endpoint"] += 1
             self._change(session)
+        elif verdict is Pass.NOT_ADMITTED and not session.is_here(session.admission.office):
+            self.dropped["roll-unknown"] += 1  # a relay that was started anew learns from the office alone who was admitted
+            session.unheard.add(port.participant)
         elif verdict is Pass.OVER:
             self.dropped["session-ended"] += 1
         else:
@@ -201,7 +209,7 @@ class Relay:
             return
         now = self._clock()
         verdict = session.append(header, frame.body, frame.hops + 1, now, local=False)
-        if verdict is Verdict.GAP and session.gap_from(session.carriers.get(port.node), header.stream, header.counter, now):
+        if verdict is Verdict.GAP and session.gap(header.stream, header.counter, now):
             verdict = session.append(header, frame.body, frame.hops + 1, now, local=False)
         if verdict is Verdict.TAKEN:
             self.passed["node"] += 1
@@ -282,6 +290,8 @@ class Relay:
         session.used_at = now
         if news.revoked:
             session.close_revoked()
+        if news.admitted:
+            session.close_unheard()
         if news.office:
             session.office_passed(now)
         if news.ended:

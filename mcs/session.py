@@ -90,6 +90,7 @@ class Session:
         self._taken: dict[ParticipantId, set[Stream]] = {}  # what is to be acknowledged
         self.waiting: dict[ParticipantId, float] = {}  # senders over their share, since when
         self._gaps: dict[Stream, float] = {}  # what other nodes are asked for, since when
+        self.unheard: set[ParticipantId] = set()  # links whose packets were dropped while nobody could say that they are admitted
         self.wants = Wants()
 
     # --- who is here ---
@@ -124,6 +125,7 @@ class Session:
         if not ports and self.ports.pop(port.participant, None) is not None:
             self._note_moved(port.participant)
             self._taken.pop(port.participant, None)
+            self.unheard.discard(port.participant)
 
     def is_here(self, participant: ParticipantId) -> bool:
         """Whether it has a link, at any node."""
@@ -214,21 +216,22 @@ class Session:
             self._gaps.pop(header.stream, None)
         return verdict
 
-    def gap_from(self, carrier: Carrier | None, stream: Stream, counter: int, now: float) -> bool:
-        """Another node's packet leaves a gap: ask again. True once it has stood for so long that it counts as lost; go on then."""
+    def gap(self, stream: Stream, counter: int, now: float) -> bool:
+        """A packet leaves a gap: ask the other nodes. True once it has stood for so long that it counts as lost; go on then."""
         since = self._gaps.setdefault(stream, now)
-        if now - since >= LOST_AFTER:
-            self.log.have.jump(stream, counter - 1)
-            del self._gaps[stream]
-            for port in self.all_ports():
-                if stream.recipient in (0, port.participant) and port.participant != stream.sender and port.reader.started:
-                    port.send(Lost([(*stream, counter - 1)]))
-            self.dropped["lost"] += 1
-            return True
-        if carrier is not None and now - carrier.asked_at >= ASK_AGAIN:
-            carrier.asked_at = now
-            self.say_have(carrier.port)
-        return False
+        if now - since < LOST_AFTER:
+            for carrier in self.carriers.values():
+                if now - carrier.asked_at >= ASK_AGAIN:
+                    carrier.asked_at = now
+                    self.say_have(carrier.port)
+            return False
+        del self._gaps[stream]
+        self.log.have.jump(stream, counter - 1)
+        for port in self.all_ports():
+            if stream.recipient in (0, port.participant) and port.participant != stream.sender and port.reader.started:
+                port.send(Lost([(*stream, counter - 1)]))
+        self.dropped["lost"] += 1
+        return True
 
     def say_have(self, port: NodePort) -> None:
         """This node has readers and lacks what it does not list."""
@@ -355,6 +358,13 @@ class Session:
         for participant in self.admission.revoked & set(self.ports):
             for port in list(self.ports[participant]):
                 port.close(CloseReason.REVOKED)
+
+    def close_unheard(self) -> None:
+        """Whose packets were dropped, and who turns out to be admitted, begins again: then nothing is missing."""
+        for participant in self.unheard & self.admission.admitted:
+            for port in list(self.ports.get(participant, [])):
+                port.close(CloseReason.LOST, "what was sent before the organizer was here has to be sent again")
+            self.unheard.discard(participant)
 
     # --- time ---
 

@@ -334,13 +334,40 @@ async def test_a_long_have_vector_comes_in_parts(cluster: Cluster) -> None:
             assert await three.gets(Channel.CHAT, 1) == [2]
 
 
-async def test_repetitions_are_dropped_and_acknowledged_and_gaps_dropped(cluster: Cluster) -> None:
+async def test_repetitions_are_dropped_and_acknowledged_and_a_gap_ends_its_link(cluster: Cluster) -> None:
+    """Nothing that follows a gap is dropped in silence: its sender begins again with what it still holds."""
     async with desk(cluster) as found:
-        for counter in (0, 1, 1, 0, 3, 2):
+        for counter in (0, 1, 1, 0, 3):
             found.two.send(Channel.CHAT, counter=counter)
-        await found.organizer.until(lambda: found.organizer.got(Channel.CHAT) == [0, 1, 2])
+        await found.organizer.until(lambda: found.organizer.got(Channel.CHAT) == [0, 1])
+        assert (await found.two.end()).reason is CloseReason.LOST
         dropped = found.node.relay.dropped
         assert (dropped["repeated"], dropped["gap"]) == (2, 1)
+        async with cluster.member(found.address, found.meeting, 2) as two:
+            assert two.welcome.taken == [(2, 0, Channel.CHAT, 1)]
+            two.send(Channel.CHAT, counter=2)
+            two.send(Channel.CHAT, counter=3)
+            await found.organizer.until(lambda: found.organizer.got(Channel.CHAT) == [0, 1, 2, 3])
+
+
+async def test_a_relay_that_was_started_anew_waits_for_the_roll(cluster: Cluster) -> None:
+    """It knows the grants, from the manager, but only the organizer can say who was admitted. Until then nobody is cut for speaking."""
+    manager, meeting = FakeManager(), Meeting()
+    async with cluster.running("relay-a", manager=manager) as (node,):
+        await manager.tell(meeting.facts(serial=1))
+        (address,) = node.addresses
+        async with cluster.member(address, meeting, 2) as two, cluster.member(address, meeting, 3) as three:
+            two.send(Channel.CHAT, counter=7)
+            three.send(Channel.CHAT, counter=3)
+            await settled(lambda: node.relay.dropped["roll-unknown"] == 2)
+            async with cluster.member(address, meeting, 1) as one:
+                one.say(Admitted([2]))
+                assert (await two.end()).reason is CloseReason.LOST
+                async with cluster.member(address, meeting, 2) as two_again:
+                    two_again.send(Channel.CHAT, counter=7)
+                    assert await one.gets(Channel.CHAT, 1) == [7]
+                three.send(Channel.CHAT, counter=4)
+                assert (await three.end()).reason is CloseReason.FORBIDDEN
 
 
 async def test_a_want_goes_to_the_presenter_and_its_snapshot_to_who_wanted(cluster: Cluster) -> None:

@@ -10,7 +10,7 @@ from mcs.overlay import Overlay
 from tests.mcs.raw import packet
 from tests.mcs.simulation import Net
 from wire.control import Admitted, Facts, Lost, Membership, NodeInfo, Office, Presence, Revoke, Taken, Want
-from wire.errors import CloseReason
+from wire.errors import CloseReason, LinkClosed
 from wire.frame import MAX_HOPS, PACKET, Frame
 from wire.ids import SessionId
 
@@ -134,6 +134,27 @@ def test_a_gap_that_no_node_fills_is_lost_after_a_while() -> None:
     assert world.ports[3].of(Lost) == [Lost([(1, 0, 2, 5)])]
     assert [h.counter for h in world.ports[3].packets] == [0, 6]
     assert relay.dropped["lost"] == 1
+
+
+def test_B04_a_sender_that_comes_back_with_a_gap_is_heard_again() -> None:
+    """It was elsewhere while the nodes were parted, and holds no longer what it said there."""
+    world = net()
+    world.send(1, 2)
+    world.settle()
+    for node in ("b", "c"):
+        world.cut("a", node)
+    world.counters[1, 0, 2] += 5
+    closed = []
+    for _ in range(8):
+        try:
+            world.send(1, 2)
+        except LinkClosed as why:
+            closed.append(why.reason)
+            world.counters[1, 0, 2] -= 1  # it begins again
+        world.settle()
+    assert set(closed) == {CloseReason.LOST}
+    assert [h.counter for h in world.ports[2].packets] == [0, *range(6, 14 - len(closed))]
+    assert world.ports[2].of(Lost) == [Lost([(1, 0, 2, 5)])]
 
 
 def test_what_a_node_lacks_it_asks_for_again() -> None:
