@@ -12,6 +12,7 @@ out again before anything else happens.
 The session opens no listening port; it only dials.
 """
 
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -54,7 +55,9 @@ DIAL_WITHIN: Final = 4.0
 GOODBYE_WITHIN: Final = 3.0
 """Seconds for what is still owed when leaving or ending."""
 REFUSALS: Final = 5
-"""Times in a row that all relays may refuse the ticket before it counts as dead: a relay that has just started may not know it yet."""
+"""Times in a row that all relays may refuse a newcomer's ticket before it counts as dead: a relay that has just started may not know it yet."""
+REFUSED_FOR: Final = 120.0
+"""Seconds that they may refuse a member's: a relay that was started anew while no manager runs. Afterwards the organizer has written it off."""
 THREADS: Final = 4
 _FINAL: Final = frozenset((CloseReason.REVOKED, CloseReason.ENDED, CloseReason.VERSION_UNSUPPORTED))
 
@@ -85,12 +88,13 @@ class Session:
     @classmethod
     @asynccontextmanager
     async def open(cls, member: Guest | Organizer, ticket: Ticket, tls: SSL.Context) -> AsyncIterator["Session"]:
-        """Run the session while the block runs. Leaving the block leaves the session: a guest says goodbye, an organizer ends it."""
+        """Run the session while the block runs. Leaving the block leaves the session: a guest says goodbye, an organizer ends it.
+
+        A cancelled block leaves in order too, within `GOODBYE_WITHIN`: the tasks that carry the goodbye are not cancelled with it.
+        """
         session = cls(member, ticket, tls)
-        async with trio.open_nursery() as nursery:
-            session._nursery = nursery
-            nursery.start_soon(session._keep_linked)
-            nursery.start_soon(session._keep_time)
+        async with trio.open_nursery() as around:
+            nursery: trio.Nursery = await around.start(session._run)
             session._settle()
             try:
                 yield session
@@ -101,6 +105,15 @@ class Session:
                     else:
                         await session.leave()
                 nursery.cancel_scope.cancel()
+
+    async def _run(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        """The session's own tasks, out of reach of a cancelled block."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._keep_linked)
+                nursery.start_soon(self._keep_time)
+                task_status.started(nursery)
 
     # what a program asks and says
 
@@ -295,7 +308,7 @@ class Session:
     async def _keep_linked(self) -> None:
         """One link after the other. The relay that was lost comes last next time: it may be what failed, and all have what is owed."""
         relays = list(self.ticket.relays)
-        retry, refused, reached, give_up = FIRST_RETRY, 0, False, trio.current_time() + JOIN_WITHIN
+        retry, refused, refused_since, reached, give_up = FIRST_RETRY, 0, math.inf, False, trio.current_time() + JOIN_WITHIN
         while not self.over:
             relay = relays.pop(0)
             relays.append(relay)
@@ -311,8 +324,12 @@ class Session:
             if closed is not None and closed.reason in _FINAL:
                 self._give_up(closed)
                 return
-            refused = refused + 1 if closed is not None and closed.reason is CloseReason.TOKEN_REFUSED else 0
-            if refused >= REFUSALS * len(relays):
+            if closed is None or closed.reason is not CloseReason.TOKEN_REFUSED:
+                refused, refused_since = 0, math.inf
+            else:
+                refused, refused_since = refused + 1, min(refused_since, began)
+            patience = REFUSED_FOR if self.member.joined else 0.0
+            if refused >= REFUSALS * len(relays) and trio.current_time() - refused_since >= patience:
                 self._give_up(LinkClosed(CloseReason.TOKEN_REFUSED, remote=True))
                 return
             if trio.current_time() - began >= STEADY:

@@ -57,7 +57,8 @@ async def run_meeting(settings: Settings, title: str, begin: Begin, *, seconds: 
         begin(finish := trio.Event())
         if seconds is not None:
             nursery.start_soon(_set_after, seconds, finish)
-        face.say(f"Guests on this machine: parley join {format_meeting_id(meeting.invitation.meeting)}")
+        if not as_json:  # there the first line is the meeting
+            face.say(f"Guests on this machine: parley join {format_meeting_id(meeting.invitation.meeting)}")
         picture = Path(settings.picture or default_picture(meeting.invitation.meeting))
         await attend(session, face, meeting.invitation, finish, source=source, picture=picture)
         nursery.cancel_scope.cancel()

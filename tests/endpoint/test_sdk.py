@@ -14,6 +14,7 @@ from endpoint.cluster import run_cluster
 from endpoint.errors import ManagerRefused, NoManager, SessionOver, WrongSecret
 from endpoint.invitation import Badge, Invitation
 from endpoint.sdk import single_errors
+from endpoint.session import Session
 from wire.ids import MeetingId
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sdk.md"
@@ -54,6 +55,32 @@ async def _refusals(site: str, ca: Path, key: str) -> None:
             await ana.until(lambda: ana.state.ended)
             with pytest.raises(SessionOver):
                 await ana.chat("too late")
+    await _cancelled(site, ca, key)
+
+
+async def _cancelled(site: str, ca: Path, key: str) -> None:
+    """A host whose block is cancelled ends the session by its signed word all the same; a guest is written off at once."""
+    meeting = await sdk.schedule(site, "Third", ca=ca, key=key)
+    async with trio.open_nursery() as nursery:
+        hosting = trio.CancelScope()
+
+        async def host(task_status: trio.TaskStatus[Session]) -> None:
+            with hosting:
+                async with sdk.host(meeting, ca=ca, key=key) as session:
+                    task_status.started(session)
+                    await trio.sleep_forever()
+
+        olga: Session = await nursery.start(host)
+        async with sdk.join(meeting.invitation, "Ana", ca=ca) as ana:
+            with trio.CancelScope() as leaving:
+                async with sdk.join(meeting.invitation, "Ben", ca=ca):
+                    await ana.until(lambda: len(ana.state.members) == 3)
+                    leaving.cancel()
+                    await trio.lowlevel.checkpoint()
+            await ana.until(lambda: len(ana.state.members) == 2)
+            hosting.cancel()
+            await ana.until(lambda: ana.state.ended)
+        assert olga.over
 
 
 async def test_a_meeting_without_a_manager_is_refused_by_name() -> None:
