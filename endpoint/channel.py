@@ -209,6 +209,12 @@ class Channels:
         incoming = self._incoming.get(stream)
         return incoming.replay.last if incoming else self._start.get(stream, -1)
 
+    def go_on(self, stream: Stream) -> None:
+        """What is missing of a stream is lost: like a newcomer, take whatever comes next and is authentic."""
+        incoming = self._incoming[stream]
+        incoming.drop()
+        incoming.replay, incoming.joined_late = StrictlyRising(incoming.replay.last), True
+
     def forget(self, sender: ParticipantId) -> None:
         """Nothing more of this sender is expected: drop what was collected of unfinished messages."""
         for stream, incoming in self._incoming.items():

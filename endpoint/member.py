@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from crypto.errors import CryptoError, UnknownEpoch
+from crypto.errors import CryptoError, Gap, UnknownEpoch
 from crypto.keyring import LEAVE_GRACE, Keyring
 from crypto.schedule import group_key_digest
 from crypto.signing import ExchangeKey, SigningKey, verify
@@ -313,6 +313,8 @@ class Member:
             self.events.append(events.ScreenGap(header.sender))
         except (ParleyError, CryptoError) as error:
             self._drop(error, header.sender)
+            if isinstance(error, Gap) and self._go_on(header, now):
+                return self._take(header, packet, now)
         if header.channel in RELIABLE_CHANNELS:  # had is what moved the stream, not what a header claims
             self.have.jump(header.stream, self.channels.counter(header.stream))
         try:
@@ -321,6 +323,16 @@ class Member:
             self._drop(error, header.sender)
             return _Outcome.DONE
         return _Outcome.CHANGED if changed else _Outcome.DONE
+
+    def _go_on(self, header: PacketHeader, now: float) -> bool:
+        """What is missing before this packet is lost: no relay leaves a gap but for that. True if its stream goes on here at once; public
+        ones do so where the organizer went on, by its heartbeat and a resync."""
+        if header.recipient == self.me:
+            self.channels.go_on(header.stream)
+            return True
+        if header.channel == Channel.LOG and self._behind_since is None:
+            self._behind_since = now
+        return False
 
     def _hold(self, stream: Stream, packet: bytes, now: float) -> None:
         if self._held_count >= MAX_HELD:

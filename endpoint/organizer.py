@@ -360,6 +360,11 @@ class Organizer(Member):
         self.apply(signed, now)
         return signed
 
+    def _go_on(self, header: PacketHeader, now: float) -> bool:
+        """Where the organizer goes on, the others follow."""
+        self.channels.go_on(header.stream)
+        return True
+
     def _key_message(self, sender: ParticipantId, message: KeyMessage, now: float) -> None:
         """On the organizer's channel 0 members ask."""
         if isinstance(message, Started):
