@@ -13,8 +13,9 @@ COMPRESSED on the last packet says that content is one zstd frame that declares 
 codec's own, nor on 7). RESTART stands on every packet of its message, on channels 5 and 9 alone.
 
 Opening goes in the order of docs/protocol.md: form → roster → key → MAC → counter → decrypt → whole message → signature → right →
-decompress. A stream's replay state moves only after the last authenticity check; an authentic message that is refused for lack of right
-still moves it. What cannot be judged yet (`UnknownSender`, `UnknownEpoch`, `LaterIndex`) changes nothing, so it can be tried again.
+decompress. A stream's replay state moves only after the last authenticity check, so parts that are collected move nothing: every member
+can make a group's MAC. An authentic message that is refused for lack of right still moves it. What cannot be judged yet (`UnknownSender`,
+`UnknownEpoch`, `LaterIndex`) changes nothing, so it can be tried again.
 """
 
 import struct
@@ -24,7 +25,7 @@ from typing import Final, Protocol
 
 import zstandard
 
-from crypto.errors import BadSignature, EpochClosed
+from crypto.errors import EpochClosed
 from crypto.keyring import Keyring
 from crypto.replay import Replay, StrictlyNext, StrictlyRising, Window
 from crypto.signing import MessageHash, SigningKey, verify
@@ -108,8 +109,8 @@ class Roster(Protocol):
 
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool: ...
 
-    def check_log(self, content: bytes) -> None:
-        """Authenticate a message of channel 1 by its own signature. Raises LogError."""
+    def check_log(self, content: bytes, counter: int) -> None:
+        """Authenticate a message of channel 1 that begins in this packet by its own signature. Raises LogError."""
 
 
 @dataclass(slots=True)
@@ -118,8 +119,8 @@ class _Incoming:
 
     replay: Replay
     joined_late: bool = False  # passed-over packets may precede the first that opens
-    index: int = 0  # the last log index named; never falling
     first: int | None = None  # counter of the first packet of the message being collected; None: none is
+    last: int = -1  # and of the last one so far
     parts: list[tuple[bytes, bytes]] = field(default_factory=list)  # header, payload; empty if it is too large
     size: int = 0
 
@@ -138,6 +139,7 @@ class Channels:
         self.keyring = keyring
         self._key = key
         self._roster = roster
+        self.limits = dict(MAX_MESSAGE)  # of what arrives; who expects less may say so
         self._incoming: dict[Stream, _Incoming] = {}
         self._start: dict[Stream, int] = {}
         self._elders: frozenset[ParticipantId] = frozenset()  # who was here before us
@@ -246,13 +248,17 @@ class Channels:
                 return None  # sealed before we came
             raise
         opener.verify(packet)
-        incoming.replay.check(header.counter)
+        if incoming.first is None or header.counter != incoming.last + 1:
+            incoming.replay.check(header.counter)
+            incoming.drop()  # a message begins: of the one before, something was skipped
         plaintext = opener.decrypt(packet, header.counter)
         return self._collect(packet[:HEADER_SIZE], header, plaintext, incoming, key)
 
     def _new_stream(self, stream: Stream) -> _Incoming:
         incoming = _Incoming(_replay(stream.channel))
-        if stream.sender in self._elders and stream.recipient == EVERYONE and stream.channel in RELIABLE_CHANNELS:
+        if stream.channel == Channel.LOG:  # one writer, and all its packets open from the start on
+            incoming.replay = StrictlyNext(self._start.get(stream, -1))
+        elif stream.sender in self._elders and stream.recipient == EVERYONE and stream.channel in RELIABLE_CHANNELS:
             # strictly rising until the first packet opens, strictly next from there
             incoming.replay = StrictlyRising(self._start.get(stream, -1))
             incoming.joined_late = True
@@ -262,49 +268,40 @@ class Channels:
     def _collect(self, raw: bytes, header: PacketHeader, plaintext: bytes, incoming: _Incoming, key: bytes) -> Message | None:
         """Add one authentic packet to its message. (The MAC is the group's: who sent it is known only with the signature.)"""
         channel = header.channel
-        if incoming.first is not None and header.counter != incoming.replay.last + 1:
-            incoming.drop()  # a screen's middle was skipped
-        begun = incoming.first is not None
+        first = header.counter if incoming.first is None else incoming.first
         if not header.flags & Flag.LAST:
-            if channel in SIGNED_CHANNELS and not self._roster.may_send(header.sender, channel, self._roster.index, header.counter):
+            if channel != Channel.KEY and not self._roster.may_send(header.sender, channel, self._roster.index, header.counter):
                 raise NoRight(f"channel {channel}, participant {header.sender}")  # nothing of strangers is collected
-            if not begun:
-                incoming.first = header.counter
+            incoming.first, incoming.last = first, header.counter
             incoming.size += len(plaintext)
-            if incoming.size <= MAX_MESSAGE[channel]:
+            if incoming.size <= self.limits[channel]:
                 incoming.parts.append((raw, plaintext))
             else:
                 incoming.parts.clear()
-            self._accept(incoming, header.counter)
             return None
-        if incoming.size + len(plaintext) > MAX_MESSAGE[channel]:
+        if incoming.size + len(plaintext) > self.limits[channel]:
             incoming.drop()
-            self._accept(incoming, header.counter)
             raise MessageTooLarge
-        first = header.counter if incoming.first is None else incoming.first
         signature = b""
         if channel in SIGNED_CHANNELS:
             signature, plaintext = plaintext[:SIGNATURE_SIZE], plaintext[SIGNATURE_SIZE:]
         parts = [*incoming.parts, (raw, plaintext)]
         content = b"".join(payload for _, payload in parts)
         try:
-            message = self._authenticate(header, first, parts, content, signature, incoming.index, key)
+            message = self._authenticate(header, first, parts, content, signature, key)
         except LaterIndex:
-            raise
+            raise  # the same packet comes again
         except Exception as error:
-            # its first packets were taken, so its last one has to be; a fork is authentic
-            if begun or isinstance(error, Fork):
-                incoming.drop()
+            incoming.drop()
+            if isinstance(error, Fork):  # which is authentic
                 self._accept(incoming, header.counter)
             raise
         incoming.drop()
         self._accept(incoming, header.counter)
-        if channel in SIGNED_CHANNELS and channel != Channel.WHISPER:
-            incoming.index = message.index
-            if not self._roster.may_send(header.sender, channel, message.index, header.counter):
-                raise NoRight(f"channel {channel}, participant {header.sender}, counter {header.counter}")
+        if channel in SIGNED_CHANNELS and not self._roster.may_send(header.sender, channel, message.index, header.counter):
+            raise NoRight(f"channel {channel}, participant {header.sender}, counter {header.counter}")
         if header.flags & Flag.COMPRESSED:
-            content = _decompress_untrusted(message.content, MAX_MESSAGE[channel])
+            content = _decompress_untrusted(message.content, self.limits[channel])
             message = Message(message.sender, message.recipient, channel, message.counter, content, message.index, message.restart)
         return message
 
@@ -315,14 +312,14 @@ class Channels:
         parts: list[tuple[bytes, bytes]],
         content: bytes,
         signature: bytes,
-        named: int,
         key: bytes,
     ) -> Message:
-        """`first`: counter of the message's first packet. `named`: the last log index that its stream has named."""
+        """`first`: counter of the message's first packet."""
         channel, sender = header.channel, header.sender
         index = -1
         if channel == Channel.LOG:
-            self._roster.check_log(content if not header.flags & Flag.COMPRESSED else _decompress_untrusted(content, MAX_MESSAGE[channel]))
+            plain = _decompress_untrusted(content, MAX_MESSAGE[channel]) if header.flags & Flag.COMPRESSED else content
+            self._roster.check_log(plain, first)
         elif channel in SIGNED_CHANNELS:
             if len(content) < INDEX.size:
                 raise MalformedContent
@@ -339,8 +336,6 @@ class Channels:
             content = content[INDEX.size :]
             if index > self._roster.index:
                 raise LaterIndex
-            if index < named:
-                raise BadSignature("the log index fell")
             ours = self._roster.head_at(index)
             if ours is not None and ours[:16] != head:
                 raise Fork(f"participant {sender} at index {index}")

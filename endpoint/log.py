@@ -1,10 +1,13 @@
 """The session log's entries: their bytes, their hash chain, their signatures. What they mean is `endpoint.state`'s business.
 
-    entry body   msgpack [index, previous hash, [kind, field, field, …]]
+    entry body   msgpack [index, previous hash, counter, [kind, field, field, …]]
     hash         SHA-256(framed("parley entry 1", body))
     signature    Ed25519 over framed("parley entry 1", body)
     on the wire  (channel 1)   0 u8 ‖ signature 64 ‖ body
     heartbeat    (channel 1)   1 u8 ‖ signature 64 over framed("parley beat 1", body) ‖ body, body = msgpack of `Heartbeat`
+
+`counter` is that of the packet of channel 1 in which the message begins. Every member can make the channel's MAC: only this keeps one of them
+from saying an old heartbeat again at a counter that is to come, which would shut out what the organizer says there.
 
 Entries are read strictly: an array that is longer than its kind is refused, since a member that ignored a field would replay another state
 than the rest. Heartbeats may grow. Names are counted in Unicode code points.
@@ -33,6 +36,7 @@ Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 MemberName = Annotated[str, Meta(min_length=1, max_length=64)]
+Counter = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 TimeMs = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 """Unix time in milliseconds, to the end of the year 9999: what every library can show."""
 Cut = tuple[Id, U8, Annotated[int, Meta(ge=-1, le=2**63 - 1)]]
@@ -188,6 +192,7 @@ Fields = (
 class Entry(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     index: U32
     previous: Hash
+    counter: Counter
     fields: Fields
 
 
@@ -196,6 +201,7 @@ class Heartbeat(Struct, frozen=True, array_like=True):
 
     index: U32
     head: Hash
+    counter: Counter
     time_ms: TimeMs
     counters: Cuts
     away: Annotated[list[Id], Meta(max_length=MAX_MEMBERS)] = []
@@ -233,14 +239,15 @@ def genesis(session: SessionId) -> bytes:
     return sha256(framed(b"parley log 1", session.to_bytes(8, "big"))).digest()
 
 
-def sign_entry(key: SigningKey, index: int, previous: bytes, fields: Fields) -> SignedEntry:
+def sign_entry(key: SigningKey, index: int, previous: bytes, counter: int, fields: Fields) -> SignedEntry:
     """Raises `MalformedEntry` for what no member could read."""
-    body = _encode(Entry(index, previous, fields))
+    entry = Entry(index, previous, counter, fields)
+    body = _encode(entry)
     try:
         _decode_entry(body)
     except msgspec.ValidationError as error:
         raise MalformedEntry(str(error)[:200]) from None
-    return SignedEntry(Entry(index, previous, fields), body, key.sign(_ENTRY_LABEL, body))
+    return SignedEntry(entry, body, key.sign(_ENTRY_LABEL, body))
 
 
 def sign_heartbeat(key: SigningKey, beat: Heartbeat) -> bytes:
@@ -249,8 +256,9 @@ def sign_heartbeat(key: SigningKey, beat: Heartbeat) -> bytes:
     return bytes((HEARTBEAT,)) + key.sign(_BEAT_LABEL, body) + body
 
 
-def parse_log_untrusted(content: bytes, author: bytes | None) -> SignedEntry | Heartbeat:
-    """What a message of channel 1 says, its signature checked against the author's Ed25519 key.
+def parse_log_untrusted(content: bytes, author: bytes | None, counter: int) -> SignedEntry | Heartbeat:
+    """What a message of channel 1 says, its signature checked against the author's Ed25519 key, its place against
+    the `counter` of the packet in which it began.
 
     `author` None: the author's key is inside (entry 0, which the caller compares with the meeting key).
     Raises `MalformedEntry`, `ForgedEntry`.
@@ -273,4 +281,6 @@ def parse_log_untrusted(content: bytes, author: bytes | None) -> SignedEntry | H
         verify(author, signature, label, body)
     except CryptoError:
         raise ForgedEntry from None
+    if parsed.counter != counter:
+        raise ForgedEntry("said at another counter")
     return SignedEntry(parsed, body, signature) if isinstance(parsed, Entry) else parsed

@@ -151,8 +151,10 @@ class Member:
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool:
         return self.state.may_send(sender, channel, index, counter)
 
-    def check_log(self, content: bytes) -> None:
-        self._log_item = log.parse_log_untrusted(content, self.state.organizer_key)
+    def check_log(self, content: bytes, counter: int) -> None:
+        if self._awaited is not None:  # an `epoch` entry is the last word under its epoch: this was sealed by somebody who holds the old key
+            raise ForgedEntry("under a key that was given up")
+        self._log_item = log.parse_log_untrusted(content, self.state.organizer_key, counter)
 
     # links
 

@@ -45,7 +45,7 @@ from endpoint.ticket import Ticket
 from wire.control import MAX_ENTRIES, Admitted, Control, Office, Position, Presence, Revoke
 from wire.have import HaveVector
 from wire.ids import EVERYONE, FIRST_EPOCH, Channel, ParticipantId, Role, Stream, next_epoch
-from wire.packet import RELIABLE_CHANNELS, PacketHeader
+from wire.packet import MAX_CONTENT, RELIABLE_CHANNELS, PacketHeader
 
 BATCH_EVERY: Final = 0.25
 """Seconds between admits: the first newcomer after a pause comes in at once, those behind it together."""
@@ -90,6 +90,7 @@ class Organizer(Member):
     def __init__(self, ticket: Ticket, key: SigningKey, verifier: Verifier, name: str, now: float) -> None:
         super().__init__(ticket.session, ticket.participant, key.public, key, ExchangeKey.generate())
         self.jobs: deque[Job] = deque()
+        self.channels.limits[Channel.KEY] = MAX_CONTENT  # members ask in one packet: nothing larger is collected of each
         self._verifier = verifier
         self._handshakes: dict[ParticipantId, _Handshake] = {}
         self.judged = 0  # proofs that were checked, right or wrong
@@ -352,7 +353,7 @@ class Organizer(Member):
         """Sign, send under the present epoch, apply. Raises IllegalEntry, MalformedEntry before anything has changed."""
         if self.state.ended:
             raise NotAllowed("The session has ended.")
-        signed = sign_entry(self.signing, self.state.index + 1, self.state.head, fields)
+        signed = sign_entry(self.signing, self.state.index + 1, self.state.head, self.channels.last(Channel.LOG) + 1, fields)
         problem = self.state.refuses(signed)
         if problem:
             raise IllegalEntry(problem)
@@ -489,7 +490,8 @@ class Organizer(Member):
             if self._beaten.get((ParticipantId(participant), channel)) != counter:
                 self._beaten[ParticipantId(participant), channel] = counter
                 moved.append((participant, channel, counter))
-        beat = Heartbeat(self.state.index, self.state.head, self.wall_ms(), moved, sorted(self.away))
+        counter = self.channels.last(Channel.LOG) + 1
+        beat = Heartbeat(self.state.index, self.state.head, counter, self.wall_ms(), moved, sorted(self.away))
         self.out.extend(self.channels.seal(Channel.LOG, sign_heartbeat(self.signing, beat)))
 
     def batch_due(self) -> float | None:

@@ -158,7 +158,9 @@ class State:
             held = bool(_value_at(self._chat.get(sender, []), at, _value_at(self._chat_default, at, self.chat_default)))
         elif channel in (Channel.SCREEN, Channel.CURSOR, Channel.SNAPSHOT):
             # pixels of somebody who presents no longer are of no use, whatever it knew when it sent them
-            held = sender == self.presenter == _value_at(self._presenters, at, self.presenter)
+            held = sender == self.presenter == _value_at(self._presenters, at, NOBODY)
+        elif channel == Channel.LOG:
+            held = sender == self.organizer
         elif channel == Channel.INPUT:
             held = sender == self.control
         else:

@@ -279,7 +279,7 @@ def test_B2_a_member_cannot_write_the_log() -> None:
     ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
     from endpoint import log
 
-    entry = log.sign_entry(ana.signing, ben.state.index + 1, ben.state.head, log.Presenter(ana.me))
+    entry = log.sign_entry(ana.signing, ben.state.index + 1, ben.state.head, 0, log.Presenter(ana.me))
     for packet in ana.channels.seal(Channel.LOG, entry.wire):
         ben.receive_untrusted(packet, room.now)
     room.run()

@@ -108,7 +108,7 @@ def chain() -> list[log.SignedEntry]:
     entries: list[log.SignedEntry] = []
     previous = log.genesis(SESSION)
     for index, (_, fields) in enumerate(LEGAL):
-        entries.append(log.sign_entry(SIGNING[ORGANIZER], index, previous, fields))
+        entries.append(log.sign_entry(SIGNING[ORGANIZER], index, previous, index, fields))
         previous = entries[-1].hash
     return entries
 
@@ -141,7 +141,7 @@ def log_error(content: bytes, *, at: int = 1) -> str:
     """The name by which a member that has applied the first `at` entries refuses this message of channel 1."""
     state = replayed(at)
     try:
-        parsed = log.parse_log_untrusted(content, state.organizer_key if at else None)
+        parsed = log.parse_log_untrusted(content, state.organizer_key if at else None, at)
         assert isinstance(parsed, log.SignedEntry)
         state.apply(parsed)
     except EndpointError as error:
@@ -165,43 +165,45 @@ def logs() -> Case:
     )
     hand_over = log.HandOver(ANN, SIGNING[ANN].public, EXCHANGE[ANN].public, SIGNING[ANN].sign(b"parley accept 1", *parts_of(accept)), 4)
     unserved = [
-        ("a hand-over to Ann, which she accepts", log.sign_entry(key, at, head, hand_over)),
-        ("Ann takes over: she signs", log.sign_entry(SIGNING[ANN], at, head, log.TakeOver(ANN, 0x01000001))),
-        ("the organizer yields to a take-over", log.sign_entry(key, at, head, log.Yield(seeded("take-over", 32)))),
+        ("a hand-over to Ann, which she accepts", log.sign_entry(key, at, head, at, hand_over)),
+        ("Ann takes over: she signs", log.sign_entry(SIGNING[ANN], at, head, at, log.TakeOver(ANN, 0x01000001))),
+        ("the organizer yields to a take-over", log.sign_entry(key, at, head, at, log.Yield(seeded("take-over", 32)))),
     ]
-    good = log.sign_entry(key, 1, CHAIN[0].hash, log.Lock(True))
+    good = log.sign_entry(key, 1, CHAIN[0].hash, 1, log.Lock(True))
 
     def raw(value: Any) -> bytes:
         body = msgspec.msgpack.encode(value)
         return b"\0" + key.sign(b"parley entry 1", body) + body
 
     def signed(fields: log.Fields, at: int = 1) -> bytes:
-        return log.sign_entry(key, at, CHAIN[at - 1].hash, fields).wire
+        return log.sign_entry(key, at, CHAIN[at - 1].hash, at, fields).wire
 
     def opening(fields: log.Open, by: ParticipantId = ORGANIZER) -> bytes:
-        return log.sign_entry(SIGNING[by], 0, log.genesis(SESSION), fields).wire
+        return log.sign_entry(SIGNING[by], 0, log.genesis(SESSION), 0, fields).wire
 
     previous = CHAIN[0].hash
     refused = [
-        ("signed by somebody else", 1, log.sign_entry(SIGNING[ANN], 1, previous, log.Lock(True)).wire),
+        ("signed by somebody else", 1, log.sign_entry(SIGNING[ANN], 1, previous, 1, log.Lock(True)).wire),
         ("one bit of the signature", 1, good.wire[:9] + bytes((good.wire[9] ^ 1,)) + good.wire[10:]),
         ("an entry signed as a heartbeat", 1, b"\1" + good.wire[1:]),
         ("an unknown message kind", 1, b"\2" + good.wire[1:]),
         ("no body", 1, good.wire[:65]),
         ("cut", 1, good.wire[:-1]),
         ("a byte behind it", 1, good.wire + b"\xc0"),
-        ("an unknown kind of entry", 1, raw([1, previous, [17]])),
-        ("a field too many", 1, raw([1, previous, [8, True, 0]])),
-        ("a field too few", 1, raw([1, previous, [8]])),
-        ("a fourth element", 1, raw([1, previous, [8, True], 0])),
-        ("a short hash", 1, raw([1, previous[:31], [8, True]])),
-        ("an index below 0", 1, raw([-1, previous, [8, True]])),
-        ("participant 0 renamed", 1, raw([1, previous, [10, 0, "x"]])),
-        ("a name of 65 characters", 1, raw([1, previous, [10, 1, "x" * 65]])),
-        ("a cut below -1", 1, raw([1, previous, [7, 1, False, [[1, 2, -2]]]])),
-        ("a cut above 2^63 - 1", 1, raw([1, previous, [7, 1, False, [[1, 2, 2**63]]]])),
-        ("another index", 1, log.sign_entry(key, 2, previous, log.Lock(True)).wire),
-        ("another predecessor", 1, log.sign_entry(key, 1, bytes(32), log.Lock(True)).wire),
+        ("an unknown kind of entry", 1, raw([1, previous, 1, [17]])),
+        ("a field too many", 1, raw([1, previous, 1, [8, True, 0]])),
+        ("a field too few", 1, raw([1, previous, 1, [8]])),
+        ("a fifth element", 1, raw([1, previous, 1, [8, True], 0])),
+        ("no counter", 1, raw([1, previous, [8, True]])),
+        ("a short hash", 1, raw([1, previous[:31], 1, [8, True]])),
+        ("an index below 0", 1, raw([-1, previous, 1, [8, True]])),
+        ("participant 0 renamed", 1, raw([1, previous, 1, [10, 0, "x"]])),
+        ("a name of 65 characters", 1, raw([1, previous, 1, [10, 1, "x" * 65]])),
+        ("a cut below -1", 1, raw([1, previous, 1, [7, 1, False, [[1, 2, -2]]]])),
+        ("a cut above 2^63 - 1", 1, raw([1, previous, 1, [7, 1, False, [[1, 2, 2**63]]]])),
+        ("another index", 1, log.sign_entry(key, 2, previous, 1, log.Lock(True)).wire),
+        ("another predecessor", 1, log.sign_entry(key, 1, bytes(32), 1, log.Lock(True)).wire),
+        ("said at another counter", 1, log.sign_entry(key, 1, previous, 2, log.Lock(True)).wire),
         ("a second opening", 1, signed(CHAIN[0].entry.fields)),
         ("an opening of another session", 0, opening(log.Open(bytes(8), MEETING_KEY, member(ORGANIZER, "O"), 1))),
         ("an opening in epoch 2", 0, opening(log.Open(SESSION_BYTES, MEETING_KEY, member(ORGANIZER, "O"), 2))),
@@ -220,8 +222,8 @@ def logs() -> Case:
         ("an entry after the end", len(CHAIN), signed(log.Lock(False), len(CHAIN))),
     ]  # fmt: skip
     beats = [
-        ("nothing moved", log.Heartbeat(3, CHAIN[3].hash, TIME, [])),
-        ("two streams moved, one member is away", log.Heartbeat(3, CHAIN[3].hash, TIME + 5000, [(ANN, 2, 6), (BOB, 8, 2**40)], [BOB])),
+        ("nothing moved", log.Heartbeat(3, CHAIN[3].hash, 4, TIME, [])),
+        ("two streams moved, one member is away", log.Heartbeat(3, CHAIN[3].hash, 4, TIME + 5000, [(ANN, 2, 6), (BOB, 8, 2**40)], [BOB])),
     ]
     end = replayed(len(CHAIN))
     streams = [(i, channel) for i in (ORGANIZER, ANN, BOB, CLEO, ParticipantId(99)) for channel in (2, 5, 8, 9)]
@@ -230,7 +232,8 @@ def logs() -> Case:
     return {
         "what": "channel 1: wire = 0 u8 ‖ signature 64 ‖ body for an entry, 1 u8 ‖ signature 64 ‖ body for a heartbeat. hash = SHA-256(signed);"
         " the signature is Ed25519 over `signed`. `entries` is one legal log. `unserved` have bytes and are refused as entry-illegal. "
-        "`refused`: after `applied` entries of the log this message is refused by this name, and nothing changes. `rights`: whether a "
+        "`refused`: after `applied` entries of the log this message, whose packet has the counter `applied`, is refused by this name, and "
+        "nothing changes. `rights`: whether a "
         "packet that names `index` counts, after all entries but the end; [participant, channel, index, counter, counts].",
         "session": f"{SESSION:016x}",
         "people": people(),

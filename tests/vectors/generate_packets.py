@@ -197,8 +197,8 @@ class Roster:
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool:
         return self.state.may_send(sender, channel, index, counter)
 
-    def check_log(self, content: bytes) -> None:
-        log.parse_log_untrusted(content, MEETING_KEY)
+    def check_log(self, content: bytes, counter: int) -> None:
+        log.parse_log_untrusted(content, MEETING_KEY, counter)
 
 
 GROUP_KEY_2: Final = seeded("gk 2", 16)
@@ -276,6 +276,7 @@ class Sender:
 
 def packets() -> Case:
     ann, olga, bob = Sender(ANN, 4), Sender(ORGANIZER, 4), Sender(BOB, 5)
+    olga.keyring.resume(EVERYONE, Channel.LOG, 3)  # entry 4 names the packet that it begins in
     line = messages.encode(messages.ChatLine("hello", TIME))
     long = messages.encode(messages.ChatLine("the same again and again, " * 40, TIME))
     update = bytes((messages.ScreenKind.UPDATE,)) + seeded("an update", 40)
@@ -285,7 +286,7 @@ def packets() -> Case:
         olga.case("a log snapshot, compressed", Channel.KEY, messages.encode(log_snapshot()), ANN),
         ann.case("the snapshot is applied", Channel.KEY, messages.encode(messages.Started()), ORGANIZER),
         olga.case("a log entry", Channel.LOG, CHAIN[4].wire),
-        olga.case("a heartbeat", Channel.LOG, log.sign_heartbeat(SIGNING[ORGANIZER], log.Heartbeat(4, CHAIN[4].hash, TIME, []))),
+        olga.case("a heartbeat", Channel.LOG, log.sign_heartbeat(SIGNING[ORGANIZER], log.Heartbeat(4, CHAIN[4].hash, 5, TIME, []))),
         ann.case("chat", Channel.CHAT, line),
         ann.case("a chat line that is worth compressing", Channel.CHAT, long),
         ann.case("a whisper to Bob", Channel.WHISPER, line, BOB),
