@@ -14,6 +14,7 @@ from functools import partial
 from http.client import HTTPException
 from typing import Any, Final, TypeVar
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 import trio
@@ -21,7 +22,7 @@ import trio
 from endpoint.errors import MalformedLink, ManagerRefused, ManagerUnreachable
 from endpoint.text import clean_line
 from endpoint.ticket import Ticket
-from wire.ids import MeetingId, SessionId
+from wire.ids import MEETING_IDS, MeetingId, SessionId
 
 T = TypeVar("T")
 
@@ -59,8 +60,13 @@ class ManagerApi:
 
         Raises MalformedLink for a site that is no https address.
         """
-        if not site.startswith("https://"):
-            raise MalformedLink("The manager's address begins with https://")
+        try:
+            parts = urlsplit(site)
+            known = parts.scheme == "https" and parts.hostname and parts.port != 0
+        except ValueError:
+            known = None
+        if not known:
+            raise MalformedLink("The manager's address looks like https://HOST or https://HOST:PORT.")
         try:
             context = ssl.create_default_context(cafile=None if ca is None else os.fspath(ca))
         except OSError as error:
@@ -72,7 +78,7 @@ class ManagerApi:
     async def schedule(self, title: str, meeting_key: bytes) -> Scheduled:
         key = base64.urlsafe_b64encode(meeting_key).rstrip(b"=").decode()
         made = await self._post("/api/v1/meetings", {"title": title, "meeting_key": key})
-        return _read(lambda: Scheduled(MeetingId(int(made["meeting_id"])), str(made["invite"]), str(made["title"])))
+        return _read(lambda: _scheduled(made))
 
     async def open(self, meeting: MeetingId) -> Ticket:
         """The organizer's ticket; opens the session, or comes back into it."""
@@ -92,7 +98,7 @@ class ManagerApi:
             except ManagerRefused as refused:
                 if refused.name not in ("not-open-yet", "throttled") or left <= 0:
                     raise
-                await trio.sleep(min(max(0.2, refused.retry_after or 1.0), max(0.0, left)))
+                await trio.sleep(min(max(0.2, 1.0 if refused.retry_after is None else refused.retry_after), max(0.0, left)))
 
     async def end(self, session: SessionId) -> None:
         await self._post(f"/api/v1/sessions/{session:016x}/end", {})
@@ -153,6 +159,14 @@ def _ask(opener: OpenerDirector, request: Request, seconds: float) -> tuple[int,
         reason = getattr(error, "reason", error)
         detail = str(reason) or type(error).__name__
         raise ManagerUnreachable(f"{ManagerUnreachable.sentence} ({request.host}: {detail})") from None
+
+
+def _scheduled(made: Any) -> Scheduled:
+    """Raises KeyError, TypeError, ValueError, OverflowError for what no link can be made of."""
+    meeting, invite = int(made["meeting_id"]), str(made["invite"])
+    if meeting not in MEETING_IDS or len(bytes.fromhex(invite)) != 8 or invite != bytes.fromhex(invite).hex():
+        raise ValueError("no meeting")
+    return Scheduled(MeetingId(meeting), invite, str(made["title"]))
 
 
 def _read(reading: Callable[[], T]) -> T:
