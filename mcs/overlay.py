@@ -18,7 +18,6 @@ class Overlay:
         self.members: dict[str, NodeInfo] = {}
         self.linked: set[str] = set()
         self.ours: set[SessionId] = set()  # sessions of which this node has readers
-        self._theirs: dict[SessionId, set[str]] = {}
 
     def learn(self, membership: Membership) -> bool:
         """The live relays. False if it is older than what is known. A manager that was set up anew counts from the beginning: the first
@@ -45,18 +44,3 @@ class Overlay:
 
     def link_down(self, node: str) -> None:
         self.linked.discard(node)
-        for nodes in self._theirs.values():
-            nodes.discard(node)
-
-    def has_readers(self, session: SessionId, node: str) -> None:
-        self._theirs.setdefault(session, set()).add(node)
-
-    def has_none(self, session: SessionId, node: str) -> None:
-        nodes = self._theirs.get(session, set())
-        nodes.discard(node)
-        if not nodes:
-            self._theirs.pop(session, None)
-
-    def targets(self, session: SessionId) -> list[str]:
-        """The nodes whose links carry this session's packets."""
-        return sorted(self._theirs.get(session, set()) & self.linked)

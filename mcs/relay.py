@@ -219,7 +219,6 @@ class Relay:
         """Another node has readers of a session (its whole have-vector, put together)."""
         session = self._session(session_id)
         if session is not None:
-            self.overlay.has_readers(session_id, port.node)
             session.carry(port, have)
             self._change(session)
 
@@ -229,9 +228,7 @@ class Relay:
             case Facts():
                 self.facts(message, from_node=port.node)
                 return
-            case NodeHave(readers=False):
-                self.overlay.has_none(SessionId(message.session), port.node)
-            case NodeWant() | NodePresence():
+            case NodeHave(readers=False) | NodeWant() | NodePresence():
                 pass
             case _:
                 raise UnexpectedMessage(f"{type(message).__name__} from a node")
