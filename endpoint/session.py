@@ -335,7 +335,7 @@ class Session:
             if trio.current_time() - began >= STEADY:
                 retry = FIRST_RETRY
             elif relay is self.ticket.relays[-1]:
-                self._tell(LinkChanged("", NoRelay.sentence))
+                self._tell(LinkChanged("", f"{NoRelay.sentence} It is tried again."))
             await trio.sleep(retry)
             retry = min(1.5 * retry, LONGEST_RETRY)
 

@@ -183,7 +183,7 @@ def sentence(event: events.Event, room: Room) -> Text | None:
         case events.LinkChanged():
             if event.node:
                 return Text(f"Connected to {event.node}.", style=_FACT)
-            return Text(f"No relay: {event.reason} It is tried again.", style=_TROUBLE)
+            return Text(event.reason, style=_TROUBLE)
         case events.OrganizerMissing():
             missing = "Nothing is heard from the organizer: it cannot be reached, or a server withholds it."
             return Text(missing if event.missing else "The organizer is heard again.", style=_TROUBLE)
