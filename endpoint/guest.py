@@ -16,7 +16,7 @@ from crypto.errors import CryptoError
 from crypto.signing import ExchangeKey, SigningKey, fingerprint
 from endpoint import events
 from endpoint.errors import EndpointError, JoinBusy, JoinTimeout, MalformedHandshake, TurnedAway, WrongOrganizer, WrongSecret
-from endpoint.handshake import GuestSide, clear_packet, place
+from endpoint.handshake import TRIES, GuestSide, clear_packet, place
 from endpoint.job import Job
 from endpoint.member import Member
 from endpoint.messages import Refused4, Request, Started, Verb, encode, parse_handshake_untrusted
@@ -57,6 +57,7 @@ class Guest(Member):
         self._name = name
         self._office = EVERYONE
         self._try = -1
+        self._proofs = 0  # of all tries
         self._side = self._new_side()
         self._repeat: bytes | None = None  # the packet that waits for its answer
         self._repeat_at = 0.0
@@ -79,10 +80,11 @@ class Guest(Member):
             self.office(ParticipantId(message.participant), now)
 
     def office(self, organizer: ParticipantId, now: float) -> None:
-        """Whom to ask, by the relay's word; the handshake proves it. A changed one means that the try starts anew, uncounted."""
+        """Whom to ask, by the relay's word; the handshake proves it. A changed one means that the try starts anew; we prove ourselves to no
+        more than `TRIES` of them."""
         if self._give_up_at is None:
             self._give_up_at = now + JOIN_WITHIN
-        if organizer in (EVERYONE, self.me, self._office) or self.joined or self.stage is Stage.FAILED:
+        if organizer in (EVERYONE, self.me, self._office) or self.stage in (Stage.IN, Stage.FAILED):
             return
         self._office = organizer
         self._begin(now)
@@ -130,6 +132,9 @@ class Guest(Member):
             if isinstance(message, Refused4):
                 self._refused(message.reason, now)
             elif number == 2 and self.stage is Stage.ASKING:
+                self._proofs += 1
+                if self._proofs > TRIES:  # whoever made message 2 can test one password with each: a relay may name organizers without end
+                    raise JoinTimeout("too many have answered as the organizer")
                 self.stage = Stage.PROVING
                 self._repeat = None
                 self.jobs.append(
@@ -141,6 +146,7 @@ class Guest(Member):
                 self.keyring.set_key_channel(header.sender, kek)
                 self._host = (header.sender, side.offer.signing_key)
                 self.stage = Stage.KEYED  # message 3 goes on until the snapshot is here: message 4's answer may be lost behind it
+                self._retry(now)  # what follows message 4 may have come before it
             else:
                 self.dropped["handshake-late"] += 1
         except MalformedHandshake as error:

@@ -74,6 +74,10 @@ MISSING_AFTER: Final = 15.0
 """Seconds without a fresh heartbeat before the organizer counts as unreachable, or withheld."""
 RESYNC_AFTER: Final = 10.0
 """Seconds that a counter named in a heartbeat may be lacking."""
+ASK_AGAIN: Final = 60.0
+"""Seconds between two resyncs while no heartbeat comes: the organizer may be gone for long."""
+MAX_KEYS: Final = 4
+"""Wrapped keys kept for one epoch, and epochs that they are kept for: the newest ones."""
 _decode_snapshot: Final = msgspec.msgpack.Decoder(Snapshot).decode
 
 
@@ -130,6 +134,7 @@ class Member:
         self._best_lag: float | None = None
         self._fresh_at = 0.0
         self._missing = False
+        self._asked_at = -ASK_AGAIN  # for a resync, when no heartbeat came
         self._lacking: dict[Stream, tuple[int, float]] = {}
         self._behind_since: float | None = None  # when a heartbeat named log entries that are not here
 
@@ -290,14 +295,18 @@ class Member:
             if self.channels.counter(stream) >= counter:
                 del self._lacking[stream]
             elif now - since >= RESYNC_AFTER and self._linked:
-                self._resync()
+                self._resync(now)
                 break
         if self._behind_since is not None and now - self._behind_since >= RESYNC_AFTER and self._linked:
-            self._resync()
+            self._resync(now)
+        if missing and self._linked and now - self._asked_at >= ASK_AGAIN:
+            # what stops the log stops the heartbeats behind it: an entry or a key that is lost, too. The organizer may be there all the time.
+            self._resync(now)
 
-    def _resync(self) -> None:
+    def _resync(self, now: float) -> None:
         self._lacking.clear()
         self._behind_since = None
+        self._asked_at = now
         self.dropped["withheld"] += 1
         self._send(Channel.KEY, encode(Resync()), self.state.organizer)
 
@@ -337,11 +346,14 @@ class Member:
         return False
 
     def _hold(self, stream: Stream, packet: bytes, now: float) -> None:
-        if self._held_count >= MAX_HELD:
-            self.dropped["held-too-many"] += 1
-            return
-        self._held.setdefault(stream, deque()).append((now, packet))
+        waiting = self._held.setdefault(stream, deque())
+        waiting.append((now, packet))
         self._held_count += 1
+        if self._held_count > MAX_HELD:  # the longest queue pays: who fills it crowds out nobody else
+            longest = max(self._held.values(), key=len)
+            longest.pop()
+            self._held_count -= 1
+            self.dropped["held-too-many"] += 1
 
     def _retry(self, now: float) -> None:
         """Try what is held again, until nothing moves."""
@@ -382,8 +394,9 @@ class Member:
             self.apply(item, now)
             return True
         if channel == Channel.KEY:
+            before = self.state.index, self.keyring.current
             self._key_message(message.sender, parse_key_message_untrusted(message.content), now)
-            return True
+            return before != (self.state.index, self.keyring.current)
         if channel == Channel.CHAT:
             self._chat_event(message.sender, message.content, message.counter)
         elif channel in (Channel.SCREEN, Channel.SNAPSHOT):
@@ -489,12 +502,14 @@ class Member:
             ours = self.state.head_at(message.index)
             if ours is not None and ours != message.head:
                 raise Fork("a group key under another head")
-            self._keys.setdefault(message.epoch, []).append(message.key)
-            while len(self._keys) > 4:
+            keys = self._keys.setdefault(message.epoch, [])
+            keys.append(message.key)
+            del keys[:-MAX_KEYS]
+            while len(self._keys) > MAX_KEYS:
                 del self._keys[min(self._keys)]
             self._choose_key(now)
         elif isinstance(message, LogSnapshot):
-            self._adopt(message, now)
+            self._adopt(sender, message, now)
 
     def _choose_key(self, now: float) -> None:
         """The entry's digest chooses among the keys that came for its epoch."""
@@ -509,7 +524,7 @@ class Member:
                 self._keys = {number: keys for number, keys in self._keys.items() if number > epoch}
                 return
 
-    def _adopt(self, message: LogSnapshot, now: float) -> None:
+    def _adopt(self, sender: ParticipantId, message: LogSnapshot, now: float) -> None:
         """Begin, or begin again, at the organizer's snapshot. Raises MalformedEntry, MalformedContent, ForgedEntry, Fork."""
         key = self._host[1] if self._host else self.state.organizer_key
         try:
@@ -528,7 +543,7 @@ class Member:
             self.dropped["snapshot-old"] += 1
             return
         state = State.from_snapshot(self.session, self.state.meeting_key, snapshot)
-        if self.me not in state.members or state.organizer_key != key:
+        if self.me not in state.members or state.organizer_key != key or state.organizer != sender:
             raise MalformedEntry
         wrapped = self._keys.get(state.epoch, [])
         if not self.joined or self.keyring.current != state.epoch:

@@ -52,6 +52,8 @@ BATCH_EVERY: Final = 0.25
 HEARTBEAT_EVERY: Final = 5.0
 AWAY_FOR: Final = 120.0
 """Seconds without a link before a member counts as left."""
+RESYNC_EVERY: Final = 5.0
+"""Seconds between two snapshots for one member: each is as large as the roster."""
 MAX_OPEN: Final = 256
 """Handshakes under way."""
 MAX_COMPUTING: Final = 8
@@ -105,6 +107,7 @@ class Organizer(Member):
         self._beat_at = now + HEARTBEAT_EVERY
         self._beaten: dict[tuple[ParticipantId, int], int] = {}  # counters that the last heartbeats named
         self._absent_since: dict[ParticipantId, float] = {}
+        self._resynced: dict[ParticipantId, float] = {}  # when each member got a snapshot again
         self.keyring.install(FIRST_EPOCH, new_group_key(), now)
         self.keyring.advance(FIRST_EPOCH, now)
         self.joined = True
@@ -156,6 +159,7 @@ class Organizer(Member):
         members: list[int] = [member for member in self.state.members if member != self.me]
         for at in range(0, len(members), MAX_ENTRIES):
             self.out.append(Admitted(members[at : at + MAX_ENTRIES]))
+        self.out.extend(Revoke(participant) for participant in self.state.departed)
 
     # packets
 
@@ -373,6 +377,10 @@ class Organizer(Member):
         elif sender not in self.state.members:
             raise NotAllowed("not a member")
         elif isinstance(message, Resync):
+            if now - self._resynced.get(sender, -RESYNC_EVERY) < RESYNC_EVERY:
+                self.dropped["resync-hasty"] += 1
+                return
+            self._resynced[sender] = now
             self._say_key(sender, self._wrapped(self.state.epoch, self.keyring.group_key))
             self._say_key(sender, self._snapshot())
         elif isinstance(message, Request):
