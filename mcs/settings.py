@@ -1,7 +1,7 @@
 """A relay's settings: one documented dataclass, from a TOML file and flags. No cryptographic parameter is among them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -36,12 +36,11 @@ class Settings:
     """A diagnostic: every received byte, after TLS, goes to a file per link in this directory."""
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     identity: str = ""
-    listen: list[str] = field(default_factory=list)
-    advertise: list[str] = field(default_factory=list)
-    managers: list[str] = field(default_factory=list)
+    listen: list[str] = []
+    advertise: list[str] = []
+    managers: list[str] = []
     region: str = ""
     tap: str = ""
 
@@ -67,7 +66,7 @@ def read_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
         raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
     except msgspec.MsgspecError as error:
         raise SettingsError(f"{file} is no settings file: {error}.") from None
-    values: dict[str, object] = {name: getattr(found, name) for name in _File.__dataclass_fields__}
+    values: dict[str, object] = msgspec.structs.asdict(found)
     values.update({name: value for name, value in flags.items() if value})
     texts = {name: tuple(str(t) for t in value) for name, value in values.items() if isinstance(value, list | tuple)}
     if not values["identity"]:

@@ -44,7 +44,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["listen = 3", "= x", 'listen = ["nowhere"]\nidentity = "x"', ""])
+@pytest.mark.parametrize("text", ["listen = 3", "= x", 'listen = ["nowhere"]\nidentity = "x"', 'identity = "x"\nlistn = [":8200"]', ""])
 def test_a_file_that_says_nothing_sensible(tmp_path: Path, text: str) -> None:
     file = tmp_path / "mcs.toml"
     file.write_text(text)
