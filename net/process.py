@@ -8,12 +8,30 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TextIO, cast
 
 import click
 import structlog
 import trio
 
 from wire.errors import ParleyError
+
+
+class _Words:
+    """Where the log goes. What cannot be written (the disk is full, the reader has gone) is lost, and ends nothing: no server dies of a
+    line of its log, least of all of one that a stranger can cause."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
 
 
 def configure_logging(json: bool, level: int = logging.INFO) -> None:
@@ -32,7 +50,7 @@ def configure_logging(json: bool, level: int = logging.INFO) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Words(sys.stderr))),
         cache_logger_on_first_use=False,
     )
 

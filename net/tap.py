@@ -9,6 +9,10 @@ import os
 from itertools import count
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger()
+
 
 class Tap:
     """A directory of recordings."""
@@ -25,16 +29,24 @@ class Tap:
 
 
 class Recording:
-    """Appends what it is called with; opens its file with the first byte."""
+    """Appends what it is called with; opens its file with the first byte. It ends, with a word in the log, when it cannot be written."""
 
-    __slots__ = ("path",)
+    __slots__ = ("_ended", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._ended = False
 
     def __call__(self, data: bytes) -> None:
-        if not data:
+        if not data or self._ended:
             return
+        try:
+            self._append(data)
+        except OSError as error:  # no link ends for the sake of a diagnostic
+            self._ended = True
+            log.warning("tap-ended", path=str(self.path), reason=error.strerror)
+
+    def _append(self, data: bytes) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             view = memoryview(data)

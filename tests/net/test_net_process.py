@@ -179,6 +179,27 @@ LOGGING = """
 """
 
 
+def test_a_log_that_cannot_be_written_ends_nothing() -> None:
+    """The disk is full, or whoever read the log is gone; any caller can make a server log."""
+    text = """
+        import structlog
+        from net.process import configure_logging
+        for as_json in (True, False):
+            configure_logging(as_json)
+            for number in range(2000):
+                structlog.get_logger().warning("caller-refused", times=number)
+        print("it goes on", flush=True)
+    """
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program(text), check=False, stdout=subprocess.PIPE, stderr=full, text=True, timeout=PATIENCE)
+    assert done.stdout == "it goes on\n"
+    with subprocess.Popen(program(text), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        process.stderr.close()
+        assert process.stdout.read() == "it goes on\n"
+
+
 def test_events_are_json_lines_for_a_machine() -> None:
     done = run(LOGGING % (True, logging.INFO))
     events = [json.loads(line) for line in done.stderr.splitlines()]

@@ -6,13 +6,14 @@ import socket
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
 from net.dial import dial
 from net.pki import PeerName
 from net.stream import RECORD, TlsStream
-from net.tap import Tap
+from net.tap import Recording, Tap
 from net.tls import TlsReason, TlsRefused
 from tests.net.cluster import PATIENCE, Cluster
 
@@ -315,3 +316,11 @@ def test_a_tap_has_a_file_for_each_link_and_none_for_silence(tmp_path: Path) -> 
     silent(b"")
     assert sorted(file.read_bytes() for file in (tmp_path / "tap").iterdir()) == [b"ab", b"c"]
     assert one.path.parent == tap.directory
+
+
+def test_a_tap_on_a_full_disk_ends_alone() -> None:
+    recording = Recording(Path("/dev/full"))
+    with structlog.testing.capture_logs() as logged:
+        recording(b"one")
+        recording(b"two")
+    assert [(entry["event"], entry["reason"]) for entry in logged] == [("tap-ended", "No space left on device")]
