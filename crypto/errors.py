@@ -55,7 +55,7 @@ class Replayed(PacketRefused):
 
 class Gap(PacketRefused):
     name = "gap"
-    sentence = "Something before this packet is missing; it waits until the missing part has come."
+    sentence = "Something before this packet is missing, so it was dropped; what is missing is asked for again."
 
 
 class UnknownEpoch(PacketRefused):
