@@ -159,13 +159,12 @@ class Channels:
         """
         signed = channel in SIGNED_CHANNELS
         flags = Flag.RESTART if restart else Flag(0)
+        if len(content) > MAX_MESSAGE[channel] - (SIGNATURE_SIZE + INDEX.size if signed else 0):
+            raise MessageTooLarge
         if channel not in _UNCOMPRESSED and len(content) >= COMPRESS_FROM:
             smaller = zstandard.ZstdCompressor(level=3).compress(content)
             if len(smaller) < len(content):
                 content, flags = smaller, flags | Flag.COMPRESSED
-        overhead = SIGNATURE_SIZE + INDEX.size if signed else 0
-        if len(content) > MAX_MESSAGE[channel] - overhead:
-            raise MessageTooLarge
         if signed:
             head = self._roster.head_at(self._roster.index)
             content = INDEX.pack(self._roster.index, (head or NO_BASE)[:16]) + content
@@ -211,11 +210,12 @@ class Channels:
         incoming = self._incoming.get(stream)
         return incoming.replay.last if incoming else self._start.get(stream, -1)
 
-    def go_on(self, stream: Stream) -> None:
-        """What is missing of a stream is lost: like a newcomer, take whatever comes next and is authentic."""
-        incoming = self._incoming[stream]
+    def go_on(self, stream: Stream, counter: int = -1) -> None:
+        """What is missing of a reliable stream, up to `counter` at least, is lost: like a newcomer, take whatever comes next and is
+        authentic."""
+        incoming = self._incoming.get(stream) or self._new_stream(stream)
         incoming.drop()
-        incoming.replay, incoming.joined_late = StrictlyRising(incoming.replay.last), True
+        incoming.replay, incoming.joined_late = StrictlyRising(max(counter, incoming.replay.last)), True
 
     def forget(self, sender: ParticipantId) -> None:
         """Nothing more of this sender is expected: drop what was collected of unfinished messages."""
@@ -294,10 +294,10 @@ class Channels:
         except Exception as error:
             incoming.drop()
             if isinstance(error, Fork):  # which is authentic
-                self._accept(incoming, header.counter)
+                self._accept(incoming, first, header.counter)
             raise
         incoming.drop()
-        self._accept(incoming, header.counter)
+        self._accept(incoming, first, header.counter)
         if channel in SIGNED_CHANNELS and not self._roster.may_send(header.sender, channel, message.index, header.counter):
             raise NoRight(f"channel {channel}, participant {header.sender}, counter {header.counter}")
         if header.flags & Flag.COMPRESSED:
@@ -359,10 +359,12 @@ class Channels:
             screen.replay.accept(counter)
         return content[CONTINUES.size :]
 
-    def _accept(self, incoming: _Incoming, counter: int) -> None:
-        incoming.replay.accept(counter)
+    def _accept(self, incoming: _Incoming, first: int, last: int) -> None:
+        """A message is authentic: so are all its packets."""
+        for counter in range(first, last + 1):
+            incoming.replay.accept(counter)
         if incoming.joined_late:
-            incoming.replay, incoming.joined_late = StrictlyNext(counter), False
+            incoming.replay, incoming.joined_late = StrictlyNext(last), False
 
 
 def _replay(channel: int) -> Replay:
@@ -390,15 +392,19 @@ def _decompress_untrusted(content: bytes, limit: int) -> bytes:
     """One zstd frame of a declared size within `limit`, and nothing behind it. zstandard ignores `max_output_size` when a frame declares its
     size: so that is checked first, and an undeclared size refused. Raises MessageTooLarge, MalformedContent."""
     try:
-        declared = zstandard.frame_content_size(content)
+        declared = zstandard.frame_content_size(content) if content.startswith(zstandard.FRAME_HEADER) else -1
         if declared < 0:
             raise MalformedContent
         if declared > limit:
             raise MessageTooLarge
-        with zstandard.ZstdDecompressor(max_window_size=1 << 23).stream_reader(content, read_across_frames=True) as reader:
+        frame = zstandard.ZstdDecompressor(max_window_size=1 << 23)
+        with frame.stream_reader(content) as reader:
             plain = reader.read(declared + 1)
+        if len(plain) == declared:  # so its size is bounded, and it may be read once more: is it all there is?
+            whole = frame.decompressobj()
+            whole.decompress(content)
+            if whole.eof and not whole.unused_data:
+                return bytes(plain)
     except zstandard.ZstdError:
-        raise MalformedContent from None
-    if len(plain) != declared:
-        raise MalformedContent
-    return bytes(plain)
+        pass
+    raise MalformedContent
