@@ -73,7 +73,7 @@ MAX_UNSENT: Final = 256
 MISSING_AFTER: Final = 15.0
 """Seconds without a fresh heartbeat before the organizer counts as unreachable, or withheld."""
 RESYNC_AFTER: Final = 10.0
-"""Seconds that a counter named in a heartbeat may be lacking."""
+"""Seconds that a counter or an entry named in a heartbeat may be lacking."""
 ASK_AGAIN: Final = 60.0
 """Seconds between two resyncs while no heartbeat comes: the organizer may be gone for long."""
 MAX_KEYS: Final = 4
@@ -295,8 +295,10 @@ class Member:
             if self.channels.counter(stream) >= counter:
                 del self._lacking[stream]
             elif now - since >= RESYNC_AFTER and self._linked:
-                self._resync(now)
-                break
+                del self._lacking[stream]
+                self.dropped["withheld"] += 1
+                self.channels.go_on(stream, counter)
+                self.have.jump(stream, counter)
         if self._behind_since is not None and now - self._behind_since >= RESYNC_AFTER and self._linked:
             self._resync(now)
         if missing and self._linked and now - self._asked_at >= ASK_AGAIN:
@@ -304,7 +306,6 @@ class Member:
             self._resync(now)
 
     def _resync(self, now: float) -> None:
-        self._lacking.clear()
         self._behind_since = None
         self._asked_at = now
         self.dropped["withheld"] += 1
@@ -484,7 +485,7 @@ class Member:
             self._fresh_at = now
         for participant, channel, counter in beat.counters:
             stream = Stream(ParticipantId(participant), EVERYONE, channel)
-            if stream.sender != self.me and self.channels.counter(stream) < counter:
+            if channel in (Channel.CHAT, Channel.FILE) and stream.sender != self.me and self.channels.counter(stream) < counter:
                 self._lacking.setdefault(stream, (counter, now))
         away = frozenset(ParticipantId(i) for i in beat.away) & self.state.members.keys()
         if away != self.away:

@@ -192,3 +192,28 @@ def test_the_chat_of_a_leaver_ends_the_same_for_who_resynced() -> None:
     room.run()
     assert room.chat(ben) == room.chat(room.organizer) == [("Ana", "one"), ("Ana", "two")]
     assert ben.channels.counter(Stream(ana.me, EVERYONE, Channel.CHAT)) == 1
+
+
+def test_a_line_that_nobody_can_take_makes_nobody_ask_for_a_snapshot() -> None:
+    """A modified client sends a line with a broken signature, then good ones: the organizer goes on, and so do the others, by themselves."""
+    room = Room()
+    room.organizer.wall_ms = lambda: int(1000 * room.now)
+    ben, mallory = room.admitted(2, "Ben"), room.admitted(3, "Mallory")
+    ana = room.admitted(4, "Ana")
+    ana.chat("before")
+    mallory.chat("good")
+    room.run()
+    signing, mallory.channels._key = mallory.channels._key, ana.signing
+    mallory.chat("bad")
+    mallory.channels._key = signing
+    mallory.chat("good again")
+    room.run()
+    before = len(room.wire)
+    room.run(30.0, step=0.5)
+    assert [p for p in room.wire[before:] if p[2] == Channel.KEY] == []
+    mallory.chat("at last")
+    room.run()
+    assert room.chat(ben)[-1] == room.chat(room.organizer)[-1] == ("Mallory", "at last")
+    ana.leave(room.now)
+    room.run()
+    assert ana.me in ben.state.departed
