@@ -23,7 +23,7 @@ import trio
 from OpenSSL import SSL
 
 from endpoint.errors import Congested, EndpointError, JoinTimeout, NoRelay, NotAllowed, SessionOver
-from endpoint.events import Event, LinkChanged, Removed, ScreenGap, ScreenMessage, SnapshotWanted
+from endpoint.events import Dropped, Event, LinkChanged, Removed, ScreenGap, ScreenMessage, SnapshotWanted
 from endpoint.guest import JOIN_WITHIN, Guest
 from endpoint.job import Job
 from endpoint.messages import ScreenKind
@@ -45,6 +45,8 @@ log = structlog.get_logger()
 
 MAX_EVENTS: Final = 4096
 """Events that wait for a program that does not read them; more are counted in `missed`."""
+MAX_DROPPED: Final = MAX_EVENTS // 4
+"""Events that may wait before another `Dropped` is counted and not told."""
 TICK: Final = 0.25
 FIRST_RETRY: Final = 0.1
 LONGEST_RETRY: Final = 2.0
@@ -258,7 +260,9 @@ class Session:
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
             listener(event)
-        if not isinstance(event, ScreenMessage | SnapshotWanted | ScreenGap):
+        if isinstance(event, Dropped) and self._sink.statistics().current_buffer_used >= MAX_DROPPED:
+            self.missed += 1  # rubbish is cheap to make: it must not take the place of what counts
+        elif not isinstance(event, ScreenMessage | SnapshotWanted | ScreenGap):
             try:
                 self._sink.send_nowait(event)
             except trio.WouldBlock:

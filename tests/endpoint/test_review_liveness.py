@@ -3,12 +3,15 @@
 from collections import deque
 from itertools import count
 
+from OpenSSL import SSL
+
 from crypto.srp import make_verifier
 from endpoint import events
 from endpoint.guest import Guest, Stage
 from endpoint.handshake import TRIES, HostSide, clear_packet, place
 from endpoint.member import MAX_HELD
 from endpoint.messages import Hello1, Resync, encode, parse_handshake_untrusted
+from endpoint.session import MAX_EVENTS, Session
 from tests.endpoint.room import Room
 from wire.control import Office, Revoke
 from wire.ids import EVERYONE, Channel, Epoch, ParticipantId, Stream
@@ -192,6 +195,19 @@ def test_the_chat_of_a_leaver_ends_the_same_for_who_resynced() -> None:
     room.run()
     assert room.chat(ben) == room.chat(room.organizer) == [("Ana", "one"), ("Ana", "two")]
     assert ben.channels.counter(Stream(ana.me, EVERYONE, Channel.CHAT)) == 1
+
+
+async def test_rubbish_takes_no_room_from_what_a_program_has_to_hear() -> None:
+    room = Room()
+    ben = room.admitted(2, "Ben")
+    session = Session(ben, room.ticket(2), SSL.Context(SSL.TLS_METHOD))
+    for _ in range(2 * MAX_EVENTS):
+        session._tell(events.Dropped("bad-tag", "A packet was altered on its way.", EVERYONE))
+    session._tell(events.SessionEnded())
+    session._sink.close()
+    told = [event async for event in session.events()]
+    assert told[-1] == events.SessionEnded()
+    assert len(told) - 1 + session.missed == 2 * MAX_EVENTS
 
 
 def test_a_line_that_nobody_can_take_makes_nobody_ask_for_a_snapshot() -> None:
