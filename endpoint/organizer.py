@@ -138,6 +138,8 @@ class Organizer(Member):
         """Whether newcomers are turned away until this is taken back; a dismissal turns it on, since a new ticket is easily had."""
         if required != self.state.knock:
             self._write(log.Knock(required), now)
+            if required:
+                self._turn_away()
 
     def dismiss(self, participant: ParticipantId, now: float) -> None:
         """Gone at once, for everyone; the key changes."""
