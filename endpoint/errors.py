@@ -99,7 +99,9 @@ class LaterIndex(MessageError):
 
 class Fork(MessageError):
     name: ClassVar[str] = "fork"
-    sentence: ClassVar[str] = "Another member was shown a different history of this session, by the organizer or by a server. Leave, and compare the words by voice."
+    sentence: ClassVar[str] = (
+        "Another member was shown a different history of this session, by the organizer or by a server. Leave, and compare the words by voice."
+    )
 
 
 class NoRight(MessageError):

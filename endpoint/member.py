@@ -6,8 +6,7 @@
                                        └─ chat, screen ─▶ events
 
 Guest and organizer are members that can do more (`endpoint.guest`, `endpoint.organizer`). What cannot be judged yet, because its sender,
-its epoch or its log index has not come here, is held in order, stream by stream, bounded in number and in time. Authentic packets hold up
-what follows in their stream; others may be anybody's and hold up nothing.
+its epoch or its log index has not come here, is held (`endpoint.held`) and tried again when something has changed.
 
 Sealing waits where the protocol says so: after `welcome` until the channel-0 and channel-1 counters that it names are applied, and
 between an epoch's entry and its key. What is said meanwhile stays plaintext in `_unsent` and is sealed afterwards.
@@ -16,7 +15,6 @@ between an epoch's entry and its key. What is said meanwhile stays plaintext in 
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
 
 import msgspec
@@ -42,6 +40,7 @@ from endpoint.errors import (
     TooLong,
     UnknownSender,
 )
+from endpoint.held import Held, Outcome
 from endpoint.log import Heartbeat, SignedEntry
 from endpoint.messages import (
     MAX_TEXT,
@@ -64,10 +63,6 @@ from wire.have import HaveVector
 from wire.ids import EVERYONE, Channel, ParticipantId, SessionId, Stream
 from wire.packet import HEADER_SIZE, RELIABLE_CHANNELS, Flag, PacketHeader, parse_packet_untrusted
 
-MAX_HELD: Final = 2048
-"""Packets that wait for their sender, epoch or log index."""
-HOLD_FOR: Final = 30.0
-"""Seconds that they wait at most."""
 MAX_UNSENT: Final = 256
 """Messages that wait, unsealed, for a link or a key."""
 MISSING_AFTER: Final = 15.0
@@ -79,15 +74,6 @@ ASK_AGAIN: Final = 60.0
 MAX_KEYS: Final = 4
 """Wrapped keys kept for one epoch, and epochs that they are kept for: the newest ones."""
 _decode_snapshot: Final = msgspec.msgpack.Decoder(Snapshot).decode
-
-
-class _Outcome(Enum):
-    """What became of a packet."""
-
-    DONE = "done"  # taken or refused
-    CHANGED = "changed"  # taken, and held packets may open now
-    WAITS = "waits"  # nothing is known of it yet
-    WAITS_FIRST = "waits first"  # authentic: what follows in its stream waits behind it
 
 
 def unix_ms() -> int:
@@ -122,9 +108,7 @@ class Member:
         self.wall_ms = wall_ms
         self._host: tuple[ParticipantId, bytes] | None = None  # the organizer that the handshake proved, before its snapshot is here
         self._log_item: SignedEntry | Heartbeat | None = None  # what `check_log` parsed last
-        self._held: dict[Stream, deque[tuple[float, bytes]]] = {}
-        self._held_count = 0
-        self._ordered: set[Stream] = set()  # streams whose held packets are authentic
+        self.held = Held(self.dropped)
         self._shown: dict[ParticipantId, int] = {}  # counter of each one's last chat line that was shown
         self._unsent: deque[tuple[int, bytes, ParticipantId]] = deque()
         self._linked = False
@@ -255,16 +239,14 @@ class Member:
             self._drop(Misdelivered())
         elif header.flags & Flag.CLEAR:
             self.receive_clear_untrusted(header, packet[HEADER_SIZE:], now)
-        elif header.stream in self._ordered:
-            self._hold(header.stream, packet, now)
+        elif self.held.holds_up(header.stream):
+            self.held.put(header.stream, packet, now)
         else:
             outcome = self._take(header, packet, now)
-            if outcome is _Outcome.CHANGED:
+            if outcome is Outcome.CHANGED:
                 self._retry(now)
-            elif outcome is not _Outcome.DONE:
-                self._hold(header.stream, packet, now)
-                if outcome is _Outcome.WAITS_FIRST:
-                    self._ordered.add(header.stream)
+            elif outcome is not Outcome.DONE:
+                self.held.put(header.stream, packet, now, first=outcome is Outcome.WAITS_FIRST)
             self._flush(now)  # a heartbeat may have been what sealing waited for
 
     def receive_clear_untrusted(self, header: PacketHeader, body: bytes, now: float) -> None:
@@ -274,16 +256,7 @@ class Member:
     def tick(self, now: float) -> None:
         """Time passes: at least once a second."""
         self.keyring.expire(now)
-        before = self._held_count
-        for stream, waiting in list(self._held.items()):
-            while waiting and now - waiting[0][0] >= HOLD_FOR:
-                waiting.popleft()
-                self._held_count -= 1
-            if not waiting:
-                del self._held[stream]
-                self._ordered.discard(stream)
-        if self._held_count < before:
-            self.dropped["held-too-long"] += before - self._held_count
+        if self.held.expire(now):
             self._retry(now)
         if self.state.ended or not self.joined or self.state.organizer == self.me:
             return
@@ -311,15 +284,15 @@ class Member:
         self.dropped["withheld"] += 1
         self._send(Channel.KEY, encode(Resync()), self.state.organizer)
 
-    def _take(self, header: PacketHeader, packet: bytes, now: float) -> _Outcome:
+    def _take(self, header: PacketHeader, packet: bytes, now: float) -> Outcome:
         """Open one packet, and do what it says."""
         message = None
         try:
             message = self.channels.open_untrusted(packet, now)
         except (UnknownSender, UnknownEpoch):
-            return _Outcome.WAITS
+            return Outcome.WAITS
         except LaterIndex:
-            return _Outcome.WAITS_FIRST
+            return Outcome.WAITS_FIRST
         except NeedsSnapshot:
             self.dropped[NeedsSnapshot.name] += 1
             self.events.append(events.ScreenGap(header.sender))
@@ -333,8 +306,8 @@ class Member:
             changed = message is not None and self._dispatch(message, now)
         except (EndpointError, CryptoError) as error:
             self._drop(error, header.sender)
-            return _Outcome.DONE
-        return _Outcome.CHANGED if changed else _Outcome.DONE
+            return Outcome.DONE
+        return Outcome.CHANGED if changed else Outcome.DONE
 
     def _go_on(self, header: PacketHeader, now: float) -> bool:
         """What is missing before this packet is lost: no relay leaves a gap but for that. True if its stream goes on here at once; public
@@ -346,37 +319,8 @@ class Member:
             self._behind_since = now
         return False
 
-    def _hold(self, stream: Stream, packet: bytes, now: float) -> None:
-        waiting = self._held.setdefault(stream, deque())
-        waiting.append((now, packet))
-        self._held_count += 1
-        if self._held_count > MAX_HELD:  # the longest queue pays: who fills it crowds out nobody else
-            longest = max(self._held.values(), key=len)
-            longest.pop()
-            self._held_count -= 1
-            self.dropped["held-too-many"] += 1
-
     def _retry(self, now: float) -> None:
-        """Try what is held again, until nothing moves."""
-        moved = True
-        while moved and self._held:
-            moved = False
-            for stream in list(self._held):
-                waiting, kept = self._held.pop(stream), deque[tuple[float, bytes]]()
-                self._ordered.discard(stream)
-                while waiting:
-                    outcome = self._take(parse_packet_untrusted(waiting[0][1]), waiting[0][1], now)
-                    if outcome is _Outcome.WAITS_FIRST:
-                        self._ordered.add(stream)
-                        break
-                    held = waiting.popleft()
-                    if outcome is _Outcome.WAITS:
-                        kept.append(held)
-                    else:
-                        self._held_count -= 1
-                        moved = True
-                if kept or waiting:
-                    self._held[stream] = kept + waiting
+        self.held.retry(lambda packet: self._take(parse_packet_untrusted(packet), packet, now))
 
     def _drop(self, error: ParleyError | CryptoError, sender: ParticipantId = EVERYONE) -> None:
         self.dropped[error.name] += 1

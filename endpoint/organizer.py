@@ -1,6 +1,6 @@
 """The organizer: a member that writes the log, admits guests and changes keys. Sans-IO.
 
-    guest's message 1 ─cheap checks─▶ job: message 2 ──▶ message 3 ─job: judge─▶ message 4 ─▶ waiting for the next batch
+    `endpoint.reception`: a guest's secret matched ─▶ waiting for the next batch
     batch: `admit` under the old epoch ─▶ ratchet ─▶ group key and snapshot to each newcomer on channel 0
 
     leave, dismissal, an hour: the entry works at once ─▶ a fresh group key to each remaining member on channel 0
@@ -11,7 +11,6 @@ who remain, and the entry's digest chooses.
 """
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -22,24 +21,22 @@ from crypto.signing import ExchangeKey, SigningKey
 from crypto.srp import Verifier
 from crypto.suite import LABEL_SNAPSHOT
 from endpoint import events, log
-from endpoint.errors import IllegalEntry, JoinBusy, MalformedHandshake, NotAllowed, TurnedAway, WrongSecret
-from endpoint.handshake import TRIES, HostSide, check_hello, clear_packet, place
+from endpoint.errors import IllegalEntry, MalformedHandshake, NotAllowed, TurnedAway, WrongSecret
+from endpoint.handshake import HostSide
 from endpoint.job import Job
 from endpoint.log import Cut, Cuts, Fields, Heartbeat, SignedEntry, sign_entry, sign_heartbeat
 from endpoint.member import Member
 from endpoint.messages import (
     GroupKey,
-    Hello1,
     KeyMessage,
     LogSnapshot,
-    Refused4,
     Request,
     Resync,
     Started,
     Verb,
     encode,
-    parse_handshake_untrusted,
 )
+from endpoint.reception import Reception
 from endpoint.text import clean_name, distinct_name
 from endpoint.ticket import Ticket
 from wire.control import MAX_ENTRIES, Admitted, Control, Office, Position, Presence, Revoke
@@ -54,27 +51,9 @@ AWAY_FOR: Final = 120.0
 """Seconds without a link before a member counts as left."""
 RESYNC_EVERY: Final = 5.0
 """Seconds between two snapshots for one member: each is as large as the roster."""
-MAX_OPEN: Final = 256
-"""Handshakes under way."""
-MAX_COMPUTING: Final = 8
-"""Handshakes in worker threads."""
-HANDSHAKE_WITHIN: Final = 10.0
-"""Seconds from message 1 to message 3."""
-NEXT_TRY_AFTER: Final = 1.0
-"""Seconds before one guest may begin another try: each costs us a modular power."""
-MAX_TRY: Final = 1 << 32
 MAX_IN_FLIGHT: Final = 64
 """Lines of a leaver that may arrive after its goodbye."""
-MAX_REMEMBERED: Final = 20_000
-"""Participants whose tries are counted."""
 _PUBLIC_RELIABLE: Final = tuple(sorted(c for c in RELIABLE_CHANNELS if c in (Channel.LOG, Channel.CHAT, Channel.FILE)))
-
-
-@dataclass(slots=True)
-class _Handshake:
-    side: HostSide
-    since: float
-    busy: bool = True  # a job has it
 
 
 @dataclass(slots=True)
@@ -91,15 +70,8 @@ class Organizer(Member):
 
     def __init__(self, ticket: Ticket, key: SigningKey, verifier: Verifier, name: str, now: float) -> None:
         super().__init__(ticket.session, ticket.participant, key.public, key, ExchangeKey.generate())
-        self.jobs: deque[Job] = deque()
+        self.reception = Reception(self.session, self.me, verifier, (key, self.exchange), self, self.out.append, self.dropped)
         self.channels.limits[Channel.KEY] = MAX_CONTENT  # members ask in one packet: nothing larger is collected of each
-        self._verifier = verifier
-        self._handshakes: dict[ParticipantId, _Handshake] = {}
-        self.judged = 0  # proofs that were checked, right or wrong
-        self._computing = 0
-        self._waiting_jobs: deque[Job] = deque()
-        self._failures: dict[ParticipantId, int] = {}
-        self._answers: dict[ParticipantId, _Handshake] = {}  # message 4 is repeated until `Started`
         self._newcomers: deque[HostSide] = deque()
         self._batch_at = now
         self._leavers: dict[ParticipantId, Cuts] = {}
@@ -114,6 +86,11 @@ class Organizer(Member):
         me = log.Member(self.me, Role.ORGANIZER, clean_name(name, "Organizer"), key.public, self.exchange.public)
         self._write(log.Open(self.session.to_bytes(8, "big"), key.public, me, FIRST_EPOCH), now)
         self.events.append(events.Joined())
+
+    @property
+    def jobs(self) -> deque[Job]:
+        """Costly steps of handshakes, for threads."""
+        return self.reception.jobs
 
     # the organizer's acts; each raises IllegalEntry if the rules do not allow it, NotAllowed after the end
 
@@ -166,142 +143,35 @@ class Organizer(Member):
     # packets
 
     def receive_clear_untrusted(self, header: PacketHeader, body: bytes, now: float) -> None:
-        guest = header.sender
-        attempt, number = place(header.counter)
         try:
-            if attempt >= MAX_TRY:
-                raise MalformedHandshake
-            if number == 1:
-                self._asked(guest, attempt, body, now)
-            elif number == 3:
-                self._proof(guest, attempt, body, now)
-            else:
-                raise MalformedHandshake
+            self.reception.receive_untrusted(header, body, now)
         except MalformedHandshake as error:
-            self._drop(error, guest)
-        except (JoinBusy, TurnedAway, WrongSecret) as error:
-            self._refuse(guest, attempt, number + 1, error.name)
+            self._drop(error, header.sender)
 
-    def _asked(self, guest: ParticipantId, attempt: int, body: bytes, now: float) -> None:
-        held = self._handshakes.get(guest)
-        if held is not None and held.side.attempt == attempt:
-            if held.side.message1 == body and held.side.message2:
-                self._clear(guest, held.side, 2, held.side.message2)
-            return
-        if held is not None and (held.busy or now - held.since < NEXT_TRY_AFTER):
-            self.dropped["handshake-hasty"] += 1
-            return
-        if guest in self.state.ever:
+    # for `reception`
+
+    def may_enter(self, guest: ParticipantId) -> None:
+        if guest in self.state.ever or any(side.hello.participant == guest for side in self._newcomers):
             raise MalformedHandshake("an admitted participant asks again")
         if self.state.ended or self.state.locked or self.state.knock:
             raise TurnedAway
-        if self._failures.get(guest, 0) >= TRIES:
-            raise WrongSecret
-        if held is None and len(self._handshakes) >= MAX_OPEN:
-            raise JoinBusy
-        hello = parse_handshake_untrusted(body)
-        if not isinstance(hello, Hello1) or (held is not None and attempt < held.side.attempt):
-            raise MalformedHandshake
-        check_hello(hello, self.session, guest)
-        side = HostSide(self._verifier, self.signing, self.exchange, attempt, hello, body)
-        self._handshakes[guest] = _Handshake(side, now)
-        self._compute(Job(side.offer, lambda message2, then: self._offered(guest, side, message2), self._not_judged(guest, side)))
 
-    def _offered(self, guest: ParticipantId, side: HostSide, message2: bytes) -> None:
-        held = self._handshakes.get(guest)
-        if held is not None and held.side is side:
-            held.busy = False
-            self._clear(guest, side, 2, message2)
-
-    def _proof(self, guest: ParticipantId, attempt: int, body: bytes, now: float) -> None:
-        answered = self._answers.get(guest)
-        if answered is not None and answered.side.attempt == attempt and answered.side.message3 == body:
-            self._clear(guest, answered.side, 4, answered.side.message4)
-            return
-        held = self._handshakes.get(guest)
-        if held is None and guest in self._failures:
-            raise WrongSecret  # said before, and lost on the way
-        if held is None or held.side.attempt != attempt or held.busy or not held.side.message2:
-            self.dropped["handshake-late"] += 1
-            return
-        held.busy = True
-        self.judged += 1
-        side = held.side
-        self._compute(
-            Job(lambda: side.judge(body), lambda message4, then: self._proved(guest, side, message4, then), self._not_judged(guest, side))
-        )
-
-    def _proved(self, guest: ParticipantId, side: HostSide, message4: bytes, now: float) -> None:
-        held = self._handshakes.get(guest)
-        if held is None or held.side is not side or self.state.ended:
-            return
-        del self._handshakes[guest]
-        if guest in self.state.ever or any(other.hello.participant == guest for other in self._newcomers):
-            return  # one participant ID is admitted once, whatever the manager says
-        if self.state.locked or self.state.knock:  # since it asked
-            self._refuse(guest, side.attempt, 4, TurnedAway.name)
-            return
-        self._answers[guest] = held
-        held.since = now
-        self._clear(guest, side, 4, message4)
+    def proved(self, guest: ParticipantId, side: HostSide, now: float) -> None:
         self._newcomers.append(side)
         self._admit_batch(now)
 
-    def _not_judged(self, guest: ParticipantId, side: HostSide) -> Callable[[Exception, float], None]:
-        def failed(error: Exception, now: float) -> None:
-            held = self._handshakes.get(guest)
-            if held is not None and held.side is side:
-                del self._handshakes[guest]
-            if isinstance(error, WrongSecret):
-                if len(self._failures) >= MAX_REMEMBERED:
-                    self._failures.pop(next(iter(self._failures)))
-                self._failures[guest] = self._failures.get(guest, 0) + 1
-                self._refuse(guest, side.attempt, 4, error.name)
-                self.events.append(events.JoinRefused(guest, error.name))
-            elif isinstance(error, MalformedHandshake | CryptoError):
-                self._drop(error, guest)
-            else:
-                raise error
-
-        return failed
-
-    def _clear(self, guest: ParticipantId, side: HostSide, number: int, body: bytes) -> None:
-        self.out.append(clear_packet(self.session, self.me, guest, number, side.attempt, body))
-
-    def _refuse(self, guest: ParticipantId, attempt: int, number: int, reason: str) -> None:
-        self.out.append(clear_packet(self.session, self.me, guest, number, attempt, encode(Refused4(reason))))
-
-    def _compute(self, job: Job) -> None:
-        """Hand a job to the threads, at most `MAX_COMPUTING` at once, first come first served."""
-
-        def finished(then: float) -> None:
-            self._computing -= 1
-            if self._waiting_jobs:
-                self._compute(self._waiting_jobs.popleft())
-
-        def done(outcome: bytes, then: float) -> None:
-            job.done(outcome, then)
-            finished(then)
-
-        def failed(error: Exception, then: float) -> None:
-            job.failed(error, then)
-            finished(then)
-
-        if self._computing >= MAX_COMPUTING:
-            self._waiting_jobs.append(job)  # bounded by MAX_OPEN
-            return
-        self._computing += 1
-        self.jobs.append(Job(job.work, done, failed))
+    def refused(self, guest: ParticipantId, error: MalformedHandshake | WrongSecret | CryptoError) -> None:
+        if isinstance(error, WrongSecret):
+            self.events.append(events.JoinRefused(guest, error.name))
+        else:
+            self._drop(error, guest)
 
     # admission
 
     def _turn_away(self) -> None:
         """The door is closed now: whoever waits for the next batch has to come again."""
-        for side in self._newcomers:
-            guest = ParticipantId(side.hello.participant)
-            self._answers.pop(guest, None)
-            self._refuse(guest, side.attempt, 4, TurnedAway.name)
-        self._newcomers.clear()
+        while self._newcomers:
+            self.reception.turn_away(self._newcomers.popleft())
 
     def _admit_batch(self, now: float) -> None:
         if not self._newcomers or now < self._batch_at or self._rekey is not None or self.state.ended:
@@ -375,7 +245,7 @@ class Organizer(Member):
     def _key_message(self, sender: ParticipantId, message: KeyMessage, now: float) -> None:
         """On the organizer's channel 0 members ask."""
         if isinstance(message, Started):
-            self._answers.pop(sender, None)
+            self.reception.started(sender)
         elif sender not in self.state.members:
             raise NotAllowed("not a member")
         elif isinstance(message, Resync):
@@ -477,12 +347,7 @@ class Organizer(Member):
         super().tick(now)
         if self.state.ended:
             return
-        for guest, held in list(self._handshakes.items()):
-            if not held.busy and now - held.since >= HANDSHAKE_WITHIN:
-                del self._handshakes[guest]
-        for guest, answer in list(self._answers.items()):
-            if now - answer.since >= AWAY_FOR:
-                del self._answers[guest]
+        self.reception.tick(now)
         for participant, since in list(self._absent_since.items()):
             if now - since >= AWAY_FOR and participant in self.state.members:
                 self._leavers.setdefault(participant, [])

@@ -115,7 +115,7 @@ async def host(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> No
                     np.save(order["path"], presenter.picture)
                     say("picture", frames=presenter.frames, bytes=presenter.bytes)
                 case "cost":
-                    say("cost", admission_cpu=session.admission_cpu, judged=organizer.judged)
+                    say("cost", admission_cpu=session.admission_cpu, judged=organizer.reception.judged)
                 case "end":
                     await session.end()
                     break

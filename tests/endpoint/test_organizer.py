@@ -15,7 +15,8 @@ from endpoint.errors import IllegalEntry, NotAllowed
 from endpoint.guest import Guest, Stage
 from endpoint.handshake import TRIES, clear_packet
 from endpoint.messages import Hello1, LogSnapshot, Request, Resync, Verb, encode
-from endpoint.organizer import BATCH_EVERY, MAX_COMPUTING, MAX_IN_FLIGHT, MAX_OPEN, Organizer
+from endpoint.organizer import BATCH_EVERY, MAX_IN_FLIGHT, Organizer
+from endpoint.reception import MAX_COMPUTING, MAX_OPEN
 from tests.endpoint.room import Room
 from wire.control import Position
 from wire.ids import EVERYONE, Channel, ParticipantId, Stream
@@ -63,12 +64,12 @@ def test_G22_three_wrong_proofs_and_the_ticket_is_worth_nothing() -> None:
         room.run()
         assert guest.failure is not None
         assert guest.failure.name == "wrong-secret"
-    judged = room.organizer.judged
+    judged = room.organizer.reception.judged
     right = room.guest(2, "Eve")
     room.run()
     assert right.failure is not None
     assert right.failure.name == "wrong-secret"
-    assert room.organizer.judged == judged, "and costs nothing any more"
+    assert room.organizer.reception.judged == judged, "and costs nothing any more"
     assert room.admitted(3, "Ana").joined
 
 
@@ -96,7 +97,7 @@ def test_a_refusal_that_is_lost_is_said_again() -> None:
     assert lost
     assert eve.failure is not None
     assert eve.failure.name == "wrong-secret"
-    assert room.organizer.judged == 1
+    assert room.organizer.reception.judged == 1
 
 
 # messages
@@ -119,7 +120,7 @@ def test_a_repeated_message_gets_the_same_answer_byte_for_byte() -> None:
     answers = [p for p in clear(room, room.organizer.me) if parse_packet_untrusted(p).counter == 4]
     assert len(answers) >= 2
     assert len(set(answers)) == 1
-    assert room.organizer.judged == 1
+    assert room.organizer.reception.judged == 1
     assert len(room.organizer.state.members) == 2
     room.meddle = None
     room.link(ana.me)
@@ -213,12 +214,12 @@ def test_clear_packets_of_any_counter_raise_nothing(counter: int) -> None:
 @settings(max_examples=150, derandomize=True)
 def test_G22_malformed_handshakes_leave_the_organizer_alive(counter: int, body: bytes) -> None:
     room = one_room()
-    before = len(room.organizer.state.members), room.organizer.judged
+    before = len(room.organizer.state.members), room.organizer.reception.judged
     packet = clear_packet(room.session, ParticipantId(77), room.organizer.me, counter % 4 + 1, counter // 4, body)
     room.organizer.receive_untrusted(packet, room.now)
     room.organizer.out.clear()
     assert not room.organizer.jobs
-    assert (len(room.organizer.state.members), room.organizer.judged) == before
+    assert (len(room.organizer.state.members), room.organizer.reception.judged) == before
 
 
 _room: list[Room] = []
@@ -315,15 +316,15 @@ def test_a_proof_that_is_judged_while_the_door_closes_is_turned_away() -> None:
     organizer = room.organizer
     room.meddle = lambda to, packet: [packet]
     late: list[Callable[[], None]] = []
-    compute = organizer._compute
+    compute = organizer.reception._compute
 
     def slow(job: object) -> None:
-        if organizer.judged:
+        if organizer.reception.judged:
             late.append(lambda: compute(job))  # type: ignore[arg-type]
         else:
             compute(job)  # type: ignore[arg-type]
 
-    organizer._compute = slow  # type: ignore[method-assign]
+    organizer.reception._compute = slow  # type: ignore[method-assign]
     room.run()
     assert cleo.stage is Stage.PROVEN
     organizer.lock(True, room.now)
