@@ -55,6 +55,7 @@ from endpoint.messages import (
     parse_cuts_untrusted,
     parse_key_message_untrusted,
 )
+from endpoint.pulse import Pulse
 from endpoint.state import Snapshot, State
 from endpoint.text import clean_line, clean_name
 from wire.control import Control
@@ -65,12 +66,6 @@ from wire.packet import HEADER_SIZE, RELIABLE_CHANNELS, Flag, PacketHeader, pars
 
 MAX_UNSENT: Final = 256
 """Messages that wait, unsealed, for a link or a key."""
-MISSING_AFTER: Final = 15.0
-"""Seconds without a fresh heartbeat before the organizer counts as unreachable, or withheld."""
-RESYNC_AFTER: Final = 10.0
-"""Seconds that a counter or an entry named in a heartbeat may be lacking."""
-ASK_AGAIN: Final = 60.0
-"""Seconds between two resyncs while no heartbeat comes: the organizer may be gone for long."""
 MAX_KEYS: Final = 4
 """Wrapped keys kept for one epoch, and epochs that they are kept for: the newest ones."""
 _decode_snapshot: Final = msgspec.msgpack.Decoder(Snapshot).decode
@@ -109,18 +104,13 @@ class Member:
         self._host: tuple[ParticipantId, bytes] | None = None  # the organizer that the handshake proved, before its snapshot is here
         self._log_item: SignedEntry | Heartbeat | None = None  # what `check_log` parsed last
         self.held = Held(self.dropped)
+        self.pulse = Pulse(self.channels.counter)
         self._shown: dict[ParticipantId, int] = {}  # counter of each one's last chat line that was shown
         self._unsent: deque[tuple[int, bytes, ParticipantId]] = deque()
         self._linked = False
         self._welcome = (-1, -1)  # counters of channels 0 and 1 that must be applied before we seal
         self._keys: dict[int, list[bytes]] = {}  # wrapped keys that no entry has chosen yet, by epoch
         self._awaited: tuple[int, bytes] | None = None  # epoch and digest of an entry whose key is not here
-        self._best_lag: float | None = None
-        self._fresh_at = 0.0
-        self._missing = False
-        self._asked_at = -ASK_AGAIN  # for a resync, when no heartbeat came
-        self._lacking: dict[Stream, tuple[int, float]] = {}
-        self._behind_since: float | None = None  # when a heartbeat named log entries that are not here
 
     # the roster, for `channel`
 
@@ -260,27 +250,17 @@ class Member:
             self._retry(now)
         if self.state.ended or not self.joined or self.state.organizer == self.me:
             return
-        missing = now - self._fresh_at >= MISSING_AFTER
-        if missing != self._missing:
-            self._missing = missing
-            self.events.append(events.OrganizerMissing(missing))
-        for stream, (counter, since) in list(self._lacking.items()):
-            if self.channels.counter(stream) >= counter:
-                del self._lacking[stream]
-            elif now - since >= RESYNC_AFTER and self._linked:
-                del self._lacking[stream]
-                self.dropped["withheld"] += 1
-                self.channels.go_on(stream, counter)
-                self.have.jump(stream, counter)
-        if self._behind_since is not None and now - self._behind_since >= RESYNC_AFTER and self._linked:
-            self._resync(now)
-        if missing and self._linked and now - self._asked_at >= ASK_AGAIN:
-            # what stops the log stops the heartbeats behind it: an entry or a key that is lost, too. The organizer may be there all the time.
-            self._resync(now)
+        finding = self.pulse.tick(now, linked=self._linked)
+        if finding.missing is not None:
+            self.events.append(events.OrganizerMissing(finding.missing))
+        for stream, counter in finding.lost:
+            self.dropped["withheld"] += 1
+            self.channels.go_on(stream, counter)
+            self.have.jump(stream, counter)
+        if finding.resync:
+            self._resync()
 
-    def _resync(self, now: float) -> None:
-        self._behind_since = None
-        self._asked_at = now
+    def _resync(self) -> None:
         self.dropped["withheld"] += 1
         self._send(Channel.KEY, encode(Resync()), self.state.organizer)
 
@@ -315,8 +295,8 @@ class Member:
         if header.recipient == self.me:
             self.channels.go_on(header.stream)
             return True
-        if header.channel == Channel.LOG and self._behind_since is None:
-            self._behind_since = now
+        if header.channel == Channel.LOG:
+            self.pulse.behind(now)
         return False
 
     def _retry(self, now: float) -> None:
@@ -419,18 +399,10 @@ class Member:
             # Channel 1 is strictly in order, so the organizer's own stream names exactly what we have applied. Whoever has the group key
             # and a relay's help can put other signed bytes into its place: an old heartbeat proves nothing, a later one that we lack entries.
             self.dropped["heartbeat-elsewhere"] += 1
-            if beat.index > self.state.index and self._behind_since is None:
-                self._behind_since = now
+            if beat.index > self.state.index:
+                self.pulse.behind(now)
             return
-        self._behind_since = None
-        lag = now * 1000 - beat.time_ms
-        self._best_lag = lag if self._best_lag is None else min(lag, self._best_lag)
-        if lag - self._best_lag < MISSING_AFTER * 1000:
-            self._fresh_at = now
-        for participant, channel, counter in beat.counters:
-            stream = Stream(ParticipantId(participant), EVERYONE, channel)
-            if channel in (Channel.CHAT, Channel.FILE) and stream.sender != self.me and self.channels.counter(stream) < counter:
-                self._lacking.setdefault(stream, (counter, now))
+        self.pulse.beat(beat, self.me, now)
         away = frozenset(ParticipantId(i) for i in beat.away) & self.state.members.keys()
         if away != self.away:
             self.away = away
@@ -505,8 +477,7 @@ class Member:
         self.state = state
         self.channels.begin_at(start, state.members)
         self.have.merge((*stream, counter) for stream, counter in start.items())
-        self._fresh_at = now
-        self._behind_since = None
+        self.pulse.begin(now)
         self.joined = True
         if not first:
             self._tell_what_changed(before)

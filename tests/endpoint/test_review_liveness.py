@@ -122,7 +122,7 @@ def test_a_member_that_asks_for_snapshots_all_the_time_gets_one_in_a_while() -> 
     mallory = room.admitted(4, "Mallory")
     before = len(room.wire)
     for _ in range(50):
-        mallory._resync(room.now)
+        mallory._resync()
     room.run()
     answers = [p for p in room.wire[before:] if p[2] == Channel.KEY and parse_packet_untrusted(p).sender == room.organizer.me]
     assert len(answers) == 2  # the key and the snapshot, once
@@ -188,7 +188,7 @@ def test_the_chat_of_a_leaver_ends_the_same_for_who_resynced() -> None:
     ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
     ana.chat("one")
     room.run()
-    ben._resync(room.now)
+    ben._resync()
     room.run()
     ana.chat("two")
     ana.leave(room.now)
