@@ -20,7 +20,7 @@ from typing import Final
 from crypto.errors import BadProof, CryptoError
 from crypto.schedule import transcript_hash
 from crypto.signing import ExchangeKey, SigningKey, verify
-from crypto.srp import Guest, Host, Verifier
+from crypto.srp import Guest, Host, Prepared, Verifier
 from crypto.suite import LABEL_HOST, VERSION
 from endpoint.errors import MalformedHandshake, WrongOrganizer, WrongSecret
 from endpoint.messages import Hello1, Offer2, Proof3, Proof4, encode, parse_handshake_untrusted
@@ -133,9 +133,9 @@ class HostSide:
     kek: bytes = field(default=b"", repr=False)
     _srp: Host | None = field(default=None, repr=False)
 
-    def offer(self) -> bytes:
-        """Message 2. Costs a power."""
-        self._srp = Host(self.verifier)
+    def offer(self, prepared: Prepared | None = None) -> bytes:
+        """Message 2. Costs a power, unless that was prepared."""
+        self._srp = Host(self.verifier, prepared)
         self.message2 = encode(Offer2(self.verifier.salt, self._srp.public, self.signing.public, self.exchange.public, secrets.token_bytes(16)))
         return self.message2
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """`work` runs in a thread and may raise; exactly one of `done`, `failed` is called afterwards, with `now`, in the owner's task."""
 
-    work: Callable[[], bytes]
-    done: Callable[[bytes, float], None]
+    work: Callable[[], Any]
+    done: Callable[[Any, float], None]
     failed: Callable[[Exception, float], None]
+    for_stock: bool = False  # nobody waits for it

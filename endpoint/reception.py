@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from crypto.errors import CryptoError
 from crypto.signing import ExchangeKey, SigningKey
-from crypto.srp import Verifier
+from crypto.srp import Host, Prepared, Verifier
 from endpoint.errors import JoinBusy, MalformedHandshake, TurnedAway, WrongSecret
 from endpoint.handshake import TRIES, HostSide, check_hello, clear_packet, place
 from endpoint.job import Job
@@ -31,6 +31,8 @@ ANSWER_FOR: Final = 120.0
 """Seconds that message 4 is repeated to a guest who has not said `Started`."""
 NEXT_TRY_AFTER: Final = 1.0
 """Seconds before one guest may begin another try: each costs us a modular power."""
+STOCK: Final = 8
+"""Halves of message 2 that are kept ready, each a modular power made while nobody waits."""
 MAX_TRY: Final = 1 << 32
 MAX_REMEMBERED: Final = 20_000
 """Participants whose tries are counted."""
@@ -80,6 +82,8 @@ class Reception:
         self._say = say
         self._dropped = dropped
         self._open: dict[ParticipantId, _Handshake] = {}
+        self._stock: deque[Prepared] = deque()
+        self._preparing = False
         self._computing = 0
         self._waiting: deque[Job] = deque()
         self._failures: dict[ParticipantId, int] = {}
@@ -112,12 +116,23 @@ class Reception:
         self._refuse(guest, side.attempt, 4, TurnedAway.name)
 
     def tick(self, now: float) -> None:
+        """Forget who takes too long; while nobody waits, fill the stock."""
+        lacking = STOCK - len(self._stock)
+        if lacking and not self._computing and not self._preparing:
+            self._preparing = True
+            self.jobs.append(Job(lambda: [Host.prepare() for _ in range(lacking)], self._stocked, self._stocked, for_stock=True))
         for guest, held in list(self._open.items()):
             if not held.busy and now - held.since >= HANDSHAKE_WITHIN:
                 del self._open[guest]
         for guest, answer in list(self._answers.items()):
             if now - answer.since >= ANSWER_FOR:
                 del self._answers[guest]
+
+    def _stocked(self, prepared: list[Prepared] | Exception, now: float) -> None:
+        self._preparing = False
+        if isinstance(prepared, Exception):
+            raise prepared
+        self._stock.extend(prepared)
 
     def _asked(self, guest: ParticipantId, attempt: int, body: bytes, now: float) -> None:
         held = self._open.get(guest)
@@ -139,6 +154,9 @@ class Reception:
         check_hello(hello, self._session, guest)
         side = HostSide(self._verifier, *self._keys, attempt, hello, body)
         self._open[guest] = _Handshake(side, now)
+        if self._stock:
+            self._offered(guest, side, side.offer(self._stock.popleft()))
+            return
         self._compute(Job(side.offer, lambda message2, then: self._offered(guest, side, message2), self._failed(guest, side)))
 
     def _offered(self, guest: ParticipantId, side: HostSide, message2: bytes) -> None:

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
@@ -71,7 +71,7 @@ class Session:
         self.member = member
         self.ticket = ticket
         self.missed = 0  # events that nobody read in time
-        self.admission_cpu = 0.0  # seconds of CPU that admitting guests has cost this side
+        self.admission_cpu = 0.0  # seconds of CPU from guests' first messages to their admission
         self.bytes_sent = 0
         self.bytes_received = 0
         self._tls = tls
@@ -273,10 +273,10 @@ class Session:
     async def _work(self, job: Job) -> None:
         """A costly step in a thread, then its outcome here."""
 
-        def timed() -> tuple[bytes | Exception, float]:
+        def timed() -> tuple[Any, float]:
             began = time.thread_time()
             try:
-                outcome: bytes | Exception = job.work()
+                outcome = job.work()
             except Exception as error:
                 outcome = error
             return outcome, time.thread_time() - began
@@ -287,7 +287,8 @@ class Session:
             job.failed(outcome, trio.current_time())
         else:
             job.done(outcome, trio.current_time())
-        self.admission_cpu += cost + time.thread_time() - began
+        if not job.for_stock:
+            self.admission_cpu += cost + time.thread_time() - began
         self._settle()
 
     async def _keep_time(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from crypto.errors import BadLength, BadProof, BadPublicValue, BadTag, CounterReused
 from crypto.schedule import transcript_hash
-from crypto.srp import Guest, Host, Verifier, make_verifier, normal_password, power
+from crypto.srp import Guest, Host, PublicPowers, Verifier, make_verifier, normal_password, power
 from crypto.suite import SRP_N
 
 SESSION = 0x1122334455667788
@@ -245,3 +245,13 @@ def test_handshakes_run_side_by_side_in_threads() -> None:
     for worker in workers:
         worker.join()
     assert len({host.keys.kek for host in hosts}) == 8
+
+
+@given(st.integers(1, SRP_N - 1), st.integers(0, 2**256 - 1))
+@settings(max_examples=30)
+def test_a_table_of_powers_gives_what_pow_gives(base: int, exponent: int) -> None:
+    powers = PublicPowers(base, SRP_N)
+    for each in (exponent, 0, 1, 2**256 - 1):
+        assert powers.power(each) == pow(base, each, SRP_N)
+    with pytest.raises(BadLength):
+        powers.power(2**256)

@@ -13,10 +13,10 @@ from crypto.schedule import group_key_digest
 from endpoint import events, log
 from endpoint.errors import IllegalEntry, NotAllowed
 from endpoint.guest import Guest, Stage
-from endpoint.handshake import TRIES, clear_packet
+from endpoint.handshake import TRIES, clear_packet, place
 from endpoint.messages import Hello1, LogSnapshot, Request, Resync, Verb, encode
 from endpoint.organizer import BATCH_EVERY, MAX_IN_FLIGHT, Organizer
-from endpoint.reception import MAX_COMPUTING, MAX_OPEN
+from endpoint.reception import MAX_COMPUTING, MAX_OPEN, STOCK
 from tests.endpoint.room import Room
 from wire.control import Position
 from wire.ids import EVERYONE, Channel, ParticipantId, Stream
@@ -153,10 +153,10 @@ PUBLIC = srp.Guest(1, bytes(32), "").public
 
 
 def work(organizer: Organizer, now: float) -> int:
-    """Run what waits for a thread; how much there was at once at most."""
+    """Run what waits for a thread; how much of it somebody waited for, at once at most."""
     most = 0
     while organizer.jobs:
-        most = max(most, len(organizer.jobs))
+        most = max(most, sum(not job.for_stock for job in organizer.jobs))
         job = organizer.jobs.popleft()
         job.done(job.work(), now)
     return most
@@ -180,6 +180,24 @@ def test_handshakes_under_way_are_bounded_and_so_is_what_computes() -> None:
     organizer.tick(room.now + 10.0)
     organizer.receive_untrusted(hello(room, 9999), room.now + 10.0)
     assert work(organizer, room.now) == 1, "who says nothing for ten seconds is forgotten"
+
+
+def test_a_stock_answers_at_once_and_is_filled_when_nobody_waits() -> None:
+    room = Room()
+    organizer = room.organizer
+    organizer.tick(room.now)
+    organizer.tick(room.now)
+    (job,) = organizer.jobs
+    assert job.for_stock
+    work(organizer, room.now)
+    for participant in range(10, 10 + STOCK + 1):
+        organizer.receive_untrusted(hello(room, participant), room.now)
+    assert [job.for_stock for job in organizer.jobs] == [False], "the stock answered all but the last"
+    organizer.tick(room.now)
+    assert len(organizer.jobs) == 1, "nothing is stocked while somebody waits"
+    work(organizer, room.now)
+    offered = {packet for packet in organizer.out if isinstance(packet, bytes) and place(int.from_bytes(packet[24:32], "big")) == (0, 2)}
+    assert len(offered) == STOCK + 1, "each guest has a half of its own"
 
 
 def test_one_guest_costs_no_more_than_a_power_a_second() -> None:
