@@ -1,6 +1,7 @@
 """`parley up`: a whole meeting on this machine. A fresh cluster, a meeting, its organizer and a screen, and nothing left of them at the end."""
 
 import os
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -58,7 +59,8 @@ async def run_meeting(settings: Settings, title: str, begin: Begin, *, seconds: 
         if seconds is not None:
             nursery.start_soon(_set_after, seconds, finish)
         if not as_json:  # there the first line is the meeting
-            face.say(f"Guests on this machine: parley join {format_meeting_id(meeting.invitation.meeting)}")
+            command = sys.argv[0] if "/" in sys.argv[0] and not os.path.isabs(sys.argv[0]) else "parley"  # as it was called, to be copied
+            face.say(f"Guests on this machine: {command} join {format_meeting_id(meeting.invitation.meeting)}")
         picture = Path(settings.picture or default_picture(meeting.invitation.meeting))
         await attend(session, face, meeting.invitation, finish, source=source, picture=picture)
         nursery.cancel_scope.cancel()
