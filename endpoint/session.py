@@ -360,7 +360,7 @@ class Session:
         self.member.unlinked()
         if not (self._closing or self._leaving):
             log.info("link-closed", node=relay.node, reason=closed.reason.value, remote=closed.remote)
-            if was_up:
+            if was_up and closed.reason not in _FINAL:
                 self._tell(LinkChanged("", SENTENCES[closed.reason]))
         self._settle()
         return closed
