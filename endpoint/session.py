@@ -83,6 +83,7 @@ class Session:
         self._listeners: list[Callable[[Event], None]] = []
         self._changed = trio.Event()  # set, and replaced, whenever anything has happened
         self._nursery: trio.Nursery | None = None
+        self._tasks = trio.CancelScope(shield=True)
         self._threads = trio.CapacityLimiter(THREADS)
         self._closing = False
         self._leaving = False  # our own wish: that the relay then closes the link is no news
@@ -96,8 +97,7 @@ class Session:
         """
         session = cls(member, ticket, tls)
         async with trio.open_nursery() as around:
-            nursery: trio.Nursery = await around.start(session._run)
-            session._settle()
+            around.start_soon(session._run)  # not `start`: cancelled there, it would wait for tasks that nobody cancels
             try:
                 yield session
             finally:
@@ -106,16 +106,16 @@ class Session:
                         await session.end()
                     else:
                         await session.leave()
-                nursery.cancel_scope.cancel()
+                session._tasks.cancel()
 
-    async def _run(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async def _run(self) -> None:
         """The session's own tasks, out of reach of a cancelled block."""
-        with trio.CancelScope(shield=True):
+        with self._tasks:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._keep_linked)
                 nursery.start_soon(self._keep_time)
-                task_status.started(nursery)
+                self._settle()
 
     # what a program asks and says
 
@@ -322,7 +322,7 @@ class Session:
             if self._closing:
                 return
             reached = reached or closed is not None
-            if isinstance(self.member, Guest) and not reached and trio.current_time() >= give_up:
+            if isinstance(self.member, Guest) and not (reached or self.member.joined) and trio.current_time() >= give_up:
                 self.member.failure = NoRelay()
                 self._close(CloseReason.LOST)
                 return
