@@ -406,7 +406,7 @@ def test_an_old_epoch_opens_for_a_while_and_then_never() -> None:
 # who sent it
 
 
-def test_B2_two_histories_meet_as_a_fork_and_the_stream_goes_on() -> None:
+def test_B02_two_histories_meet_as_a_fork_and_the_stream_goes_on() -> None:
     ours, theirs = Log.meeting(), Log.meeting()
     ours.write(log.Lock(True))
     theirs.write(log.Knock(True))
@@ -417,7 +417,7 @@ def test_B2_two_histories_meet_as_a_fork_and_the_stream_goes_on() -> None:
 
 
 @pytest.mark.parametrize("channel", [c for c in SIGNED_CHANNELS if c not in (Channel.WHISPER, Channel.INPUT)])
-def test_B3_who_has_the_group_key_can_sign_for_nobody_else(channel: int) -> None:
+def test_B03_who_has_the_group_key_can_sign_for_nobody_else(channel: int) -> None:
     ann, bob = pair()
     forger = Peer(ANN, ann.story)
     content = CONTINUES.pack(-1, NO_BASE) + b"forged" if channel == Channel.SNAPSHOT else b"forged"
@@ -427,7 +427,7 @@ def test_B3_who_has_the_group_key_can_sign_for_nobody_else(channel: int) -> None
     assert outcome(bob, genuine) == b"genuine", "the forgery took no counter"
 
 
-def test_B3_every_packet_of_a_long_message_is_under_its_signature() -> None:
+def test_B03_every_packet_of_a_long_message_is_under_its_signature() -> None:
     """Eve has the group key: she exchanges the first part of Ann's update for one of hers, MAC and all."""
     ann, bob = pair()
     packets = sealed(ann, Channel.SNAPSHOT, bytes(40_000))

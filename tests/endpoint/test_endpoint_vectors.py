@@ -79,7 +79,7 @@ def opened(keys: bytes, packet: bytes) -> bytes:
     return AES.new(aes, AES.MODE_CTR, nonce=salt + packet[24:32], initial_value=1).decrypt(packet[32:-20])
 
 
-def test_B2_the_log_is_a_chain_that_another_library_follows() -> None:
+def test_B02_the_log_is_a_chain_that_another_library_follows() -> None:
     person = people(LOG)
     session = unhex(LOG["session"])
     previous = hashlib.sha256(framed(b"parley log 1", session)).digest()

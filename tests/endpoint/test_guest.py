@@ -141,7 +141,7 @@ class Impostor:
 
 
 @pytest.mark.parametrize("claims", [True, False])
-def test_B1_who_knows_the_password_and_not_the_meeting_key_is_no_organizer(claims: bool) -> None:
+def test_B01_who_knows_the_password_and_not_the_meeting_key_is_no_organizer(claims: bool) -> None:
     room = Room()
     own = SigningKey.generate()
     impostor = Impostor(room, own, shown=room.meeting_key.public if claims else own.public)
@@ -152,7 +152,7 @@ def test_B1_who_knows_the_password_and_not_the_meeting_key_is_no_organizer(claim
     assert ana.keyring.current is None
 
 
-def test_B1_the_same_with_the_meeting_key_would_be_believed() -> None:
+def test_B01_the_same_with_the_meeting_key_would_be_believed() -> None:
     """So that the test above fails for its reason alone."""
     room = Room()
     impostor = Impostor(room, room.meeting_key, shown=room.meeting_key.public)
@@ -162,7 +162,7 @@ def test_B1_the_same_with_the_meeting_key_would_be_believed() -> None:
     assert ana.stage is Stage.KEYED
 
 
-def test_B1_a_manager_that_names_its_own_key_is_found_out_by_the_link() -> None:
+def test_B01_a_manager_that_names_its_own_key_is_found_out_by_the_link() -> None:
     room = Room()
     own = SigningKey.generate()
     false = replace(room.ticket(2), meeting_key=own.public)

@@ -224,7 +224,7 @@ def test_G27_no_key_and_counter_ever_meet_twice(monkeypatch: pytest.MonkeyPatch)
     assert len({h.epoch for h in sealed if h.recipient == EVERYONE}) >= 8
 
 
-def test_B1_G22_nothing_that_a_server_sees_holds_a_secret_or_a_word() -> None:
+def test_B01_G22_nothing_that_a_server_sees_holds_a_secret_or_a_word() -> None:
     room = Room("canyon-purse-alien-sound")
     ana, ben = room.admitted(2, "Anastasia"), room.admitted(3, "Benjamin")
     room.organizer.appoint(ana.me, room.now)

@@ -25,7 +25,7 @@ KEYS = st.binary(min_size=32, max_size=32)
     key=KEYS,
 )
 @settings(max_examples=300, derandomize=True)
-def test_B1_a_link_comes_back_whole(meeting: int, site: str, invite: str | None, password: str | None, key: bytes) -> None:
+def test_B01_a_link_comes_back_whole(meeting: int, site: str, invite: str | None, password: str | None, key: bytes) -> None:
     invitation = Invitation(MeetingId(meeting), site, invite, password, fingerprint(key))
     link = invitation.link()
     assert link.isascii()
@@ -64,7 +64,7 @@ def test_a_cut_link_is_told_from_a_whole_one() -> None:
         parse_invitation_untrusted(link[:-1])
 
 
-def test_B1_the_badge_says_no_more_than_is_true() -> None:
+def test_B01_the_badge_says_no_more_than_is_true() -> None:
     whole = Invitation(MeetingId(123456789), "https://h", None, "words", "f" * 26)
     assert whole.badge is Badge.OPERATOR_PROOF
     assert Invitation(MeetingId(123456789), password="words").badge is Badge.UNLESS_INVITEE
@@ -77,7 +77,7 @@ def test_B1_the_badge_says_no_more_than_is_true() -> None:
     assert "words" not in repr(whole)
 
 
-def test_B1_the_organizers_link_names_its_key_and_no_other() -> None:
+def test_B01_the_organizers_link_names_its_key_and_no_other() -> None:
     room = Room()
     link = invitation_for(MeetingId(123456789), "https://h", "0" * 16, room.password, room.meeting_key.public).link()
     parsed = parse_invitation_untrusted(link)

@@ -44,7 +44,7 @@ def test_G22_neither_password_nor_name_crosses_the_wire() -> None:
     assert b"Anastasia" not in everything
 
 
-def test_B1_the_link_names_the_organizer_whatever_the_manager_says() -> None:
+def test_B01_the_link_names_the_organizer_whatever_the_manager_says() -> None:
     room = Room()
     with pytest.raises(WrongOrganizer):
         room.guest(2, "Ana", expected="a" * 26)
@@ -255,7 +255,7 @@ def test_G26_a_flipped_bit_anywhere_is_refused_by_name() -> None:
     assert ben.dropped["replayed"] == 1
 
 
-def test_B3_a_member_with_the_group_key_cannot_forge_another() -> None:
+def test_B03_a_member_with_the_group_key_cannot_forge_another() -> None:
     room = Room()
     ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
     eve = room.admitted(4, "Eve")
@@ -274,7 +274,7 @@ def test_B3_a_member_with_the_group_key_cannot_forge_another() -> None:
     assert room.chat(ben) == [("Ana", "I do not")]
 
 
-def test_B2_a_member_cannot_write_the_log() -> None:
+def test_B02_a_member_cannot_write_the_log() -> None:
     room = Room()
     ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
     from endpoint import log

@@ -29,7 +29,7 @@ def beat(room: Room, index: int, head: bytes, *, time_ms: int = 0) -> list[bytes
 # heartbeats
 
 
-def test_B2_a_heartbeat_that_names_another_head_is_a_fork() -> None:
+def test_B02_a_heartbeat_that_names_another_head_is_a_fork() -> None:
     room, ana, _ = two()
     for packet in beat(room, ana.state.index, bytes(32)):
         ana.receive_untrusted(packet, room.now)
@@ -78,7 +78,7 @@ def test_a_heartbeat_that_lags_is_no_sign_of_life() -> None:
 # keys and snapshots
 
 
-def test_B2_a_wrapped_key_under_another_head_is_a_fork() -> None:
+def test_B02_a_wrapped_key_under_another_head_is_a_fork() -> None:
     room, ana, _ = two()
     wrong = GroupKey(9, ana.state.index, bytes(32), bytes(16))
     for packet in room.organizer.channels.seal(Channel.KEY, encode(wrong), ana.me):
@@ -103,7 +103,7 @@ def adopted(room: Room, ana: Guest, message: LogSnapshot) -> str:
     return "" if ana.state.head != before else "unchanged"
 
 
-def test_B2_no_snapshot_takes_a_member_back_or_elsewhere() -> None:
+def test_B02_no_snapshot_takes_a_member_back_or_elsewhere() -> None:
     room, ana, _ = two()
     old = room.organizer._snapshot()
     room.organizer.lock(True, room.now)

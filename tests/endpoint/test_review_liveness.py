@@ -140,7 +140,7 @@ def test_a_dismissal_without_a_link_reaches_the_relay_with_the_next_one() -> Non
     assert Revoke(mallory.me) in organizer.out
 
 
-def test_B1_a_relay_that_changes_the_office_again_and_again_gets_no_more_than_three_proofs() -> None:
+def test_B01_a_relay_that_changes_the_office_again_and_again_gets_no_more_than_three_proofs() -> None:
     """Each proof lets whoever knows the session secret (the manager) test one password."""
     room = Room()
     room.meddle = lambda to, packet: []  # the true organizer hears nothing

@@ -275,7 +275,7 @@ def test_G03_every_change_reaches_everybody_in_the_same_order() -> None:
     assert len({m.state.head for m in (ana, ben, room.organizer)}) == 1
 
 
-def test_B2_a_server_that_equivocates_is_named_by_every_member() -> None:
+def test_B02_a_server_that_equivocates_is_named_by_every_member() -> None:
     """The organizer's program itself shows Ben another log than Ana; as soon as they hear each other, both say so."""
     room = Room()
     ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
