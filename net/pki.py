@@ -19,6 +19,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,6 +61,11 @@ class PkiExists(PkiError):
 class PkiUnreadable(PkiError):
     name = "pki-unreadable"
     sentence = "A certificate or key is missing or damaged; create it with `parley pki create-ca` and `parley pki enrol`."
+
+
+class PkiUnwritable(PkiError):
+    name = "pki-unwritable"
+    sentence = "A certificate or key cannot be written; nothing that was there is lost. Make room, or choose another directory."
 
 
 class PeerName(NamedTuple):
@@ -154,7 +160,7 @@ def load_certificate(path: Path) -> x509.Certificate:
 
 
 def create_ca(directory: str | os.PathLike[str], cluster: str, *, now: datetime | None = None) -> Path:
-    """A fresh cluster CA; the path of its certificate. Raises `PkiExists`, `PkiNameMalformed`."""
+    """A fresh cluster CA; the path of its certificate. Raises `PkiExists`, `PkiNameMalformed`, `PkiUnwritable`."""
     if not _NAME.fullmatch(cluster):
         raise PkiNameMalformed
     where = Path(directory)
@@ -192,7 +198,7 @@ def enrol(
 ) -> Identity:
     """A new key and certificate for one server, valid for `days` days, also for these host names and addresses.
 
-    Raises `PkiExists`, `PkiUnreadable`, `PkiNameMalformed`.
+    Raises `PkiExists`, `PkiUnreadable`, `PkiUnwritable`, `PkiNameMalformed`.
     """
     if not _NAME.fullmatch(node) or kind not in KINDS:
         raise PkiNameMalformed
@@ -215,7 +221,7 @@ def renew(
     ca_directory: str | os.PathLike[str], out_directory: str | os.PathLike[str], *, days: int = NODE_DAYS, now: datetime | None = None
 ) -> Identity:
     """The same server, names and key, for another `days` days. The certificate is replaced in one step, so a server that starts
-    meanwhile finds the old pair or the new one. Raises `PkiUnreadable`."""
+    meanwhile finds the old pair or the new one. Raises `PkiUnreadable`, `PkiUnwritable`."""
     ca, ca_key = _load_ca(Path(ca_directory))
     old = Identity.in_directory(out_directory)
     if old.name.cluster != cluster_of(ca):
@@ -341,12 +347,15 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 
 def _make_private(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    directory.chmod(0o700)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.chmod(0o700)
+    except OSError as error:
+        raise _unwritable(directory, error) from None
 
 
 def _write(path: Path, content: bytes, *, replace: bool = False) -> None:
-    """The whole content or nothing, mode 0600. Raises `PkiExists` unless `replace`."""
+    """The whole content or nothing, mode 0600. Raises `PkiExists` unless `replace`, `PkiUnwritable`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -359,8 +368,17 @@ def _write(path: Path, content: bytes, *, replace: bool = False) -> None:
             os.link(temporary, path)
     except FileExistsError:
         raise PkiExists(f"{path} exists; nothing was changed.") from None
+    except OSError as error:  # the disk is full, say
+        raise _unwritable(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _unwritable(path: Path, error: OSError) -> PkiUnwritable:
+    return PkiUnwritable(
+        f"{path} cannot be written ({error.strerror}); nothing that was there is lost. Make room, or choose another directory."
+    )
 
 
 if __name__ == "__main__":

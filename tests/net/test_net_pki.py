@@ -1,7 +1,9 @@
 """The cluster's own CA: names, files, renewal, and what a person is told."""
 
 import doctest
+import errno
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from net import pki
-from net.pki import Identity, PeerName, PkiExists, PkiNameMalformed, PkiUnreadable
+from net.pki import Identity, PeerName, PkiExists, PkiNameMalformed, PkiUnreadable, PkiUnwritable
 from net.pki_cli import main
 from tests.net.cluster import PATIENCE, Cluster
 
@@ -154,6 +156,26 @@ def test_what_is_missing_or_damaged_is_said(cluster: Cluster, tmp_path: Path) ->
     with pytest.raises(PkiUnreadable):
         pki.enrol(tmp_path, tmp_path / "node", "mcs", "relay-1", ())
     assert "PRIVATE" not in repr(good)
+
+
+def test_a_full_disk_is_named_and_loses_nothing(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pki.create_ca(tmp_path / "ca", "home")
+    node = pki.enrol(tmp_path / "ca", tmp_path / "node", "mcs", "relay-1", ())
+    before = node.cert_path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PkiUnwritable, match="No space left"):
+        pki.renew(tmp_path / "ca", tmp_path / "node")
+    assert node.cert_path.read_bytes() == before
+    assert {path.name for path in (tmp_path / "node").iterdir()} == {"ca.crt", "node.crt", "node.key"}
+    with pytest.raises(PkiUnwritable, match="No space left"):
+        pki.create_ca(tmp_path / "other", "home")
+    assert list((tmp_path / "other").iterdir()) == []
+    with pytest.raises(PkiUnwritable, match="Not a directory"):
+        pki.create_ca(node.cert_path / "ca", "home")
 
 
 def test_the_command_line_from_end_to_end(tmp_path: Path) -> None:
