@@ -4,7 +4,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +20,8 @@ from manager.settings import Settings, load_settings
 from manager.store import Store
 from net.http import serve_asgi
 from net.listener import listen, serve_tls
-from net.pki import Identity, expiry_warning
-from net.process import configure_logging, exit_with_parent, run, until_told_to_stop
+from net.pki import Identity
+from net.process import configure_logging, exit_with_parent, run, until_told_to_stop, warn_of_expiry
 from net.tap import Tap
 from net.tls import FRAMES, HTTP, server_context
 
@@ -33,9 +32,6 @@ T = TypeVar("T")
 async def serve(settings: Settings, *, parent: bool = False, ready: Callable[[int, int], None] = lambda api, node: None) -> None:
     """Run a manager until it is told to stop. `ready(api_port, node_port)`: it serves from now on. Raises a `ParleyError` at start."""
     identity = Identity.in_directory(settings.identity)
-    warning = expiry_warning(identity.certificate, datetime.now(UTC))
-    if warning:
-        log.warning("certificate-expires", sentence=warning)
     tap = None if settings.tap is None else Tap(settings.tap)
     store = Store(settings.store, claim=True)
     try:
@@ -44,6 +40,7 @@ async def serve(settings: Settings, *, parent: bool = False, ready: Callable[[in
         async with trio.open_nursery() as nursery:
             await nursery.start(nodes.run)
             nursery.start_soon(desk.run)
+            nursery.start_soon(warn_of_expiry, identity.certificate)
             callers = await listen(settings.api_host or None, settings.api_port)
             relays = await listen(settings.node_host or None, settings.node_port)
             node_context = server_context(identity, ask_peer=True, alpn=[FRAMES])

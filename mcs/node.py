@@ -11,7 +11,6 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -24,7 +23,8 @@ from mcs.settings import Address, Settings
 from net.connection import Connection
 from net.dial import Unreachable, dial
 from net.listener import listen, serve_tls
-from net.pki import Identity, Kind, expiry_warning
+from net.pki import Identity, Kind
+from net.process import warn_of_expiry
 from net.stream import TlsStream
 from net.tap import Tap
 from net.tls import TlsRefused, client_context, server_context
@@ -65,8 +65,6 @@ class Node:
     async def run(self, task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve. Starts with the addresses that are listened on. Raises `PortInUse` and the like."""
         context = server_context(self.identity, ask_peer=True)
-        if warning := expiry_warning(self.identity.certificate, datetime.now(UTC)):
-            log.warning("certificate-expires", detail=warning)
         listeners = [one for host, port in self.settings.listen for one in await listen(host or None, port)]
         async with trio.open_nursery() as links, trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -74,6 +72,7 @@ class Node:
                 lambda task_status: serve_tls(listeners, context, self._accepted, tap=self._tap, handler_nursery=links, task_status=task_status)
             )
             self.addresses = addresses
+            nursery.start_soon(warn_of_expiry, self.identity.certificate)
             nursery.start_soon(self._flush)
             nursery.start_soon(self._tick)
             nursery.start_soon(self._status_on_signal)

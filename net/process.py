@@ -1,4 +1,4 @@
-"""What all programs share: logging, dying with their parent, and how a named error leaves a program.
+"""What all programs share: logging, dying with their parent, warning of a certificate's end, and how a named error leaves a program.
 
 Exit codes: 0 done; 1 refused or failed by a named error, with one sentence on stderr; 2 wrong usage (click's own).
 """
@@ -9,13 +9,20 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TextIO, cast
+from datetime import UTC, datetime
+from typing import Final, TextIO, cast
 
 import click
 import structlog
 import trio
+from cryptography import x509
 
+from net.pki import expiry_warning
 from wire.errors import ParleyError
+
+log = structlog.get_logger()
+WARN_EVERY: Final = 86_400.0
+"""Seconds between two warnings of a certificate's end."""
 
 
 class _Words:
@@ -70,6 +77,14 @@ async def exit_with_parent(scope: trio.CancelScope) -> None:
         if ended:
             scope.cancel()
             return
+
+
+async def warn_of_expiry(certificate: x509.Certificate, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    """Log `certificate-expires` now and once a day from `net.pki.WARN_DAYS` days before the end on: a server may run longer than it lasts."""
+    while True:
+        if sentence := expiry_warning(certificate, now()):
+            log.warning("certificate-expires", sentence=sentence)
+        await trio.sleep(WARN_EVERY)
 
 
 async def until_told_to_stop(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

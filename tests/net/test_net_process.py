@@ -9,9 +9,17 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import IO
 
 import pytest
+import structlog
+import trio
+import trio.testing
+
+from net.pki import WARN_DAYS
+from net.process import WARN_EVERY, warn_of_expiry
+from tests.net.cluster import Cluster
 
 PATIENCE = 20.0
 
@@ -177,6 +185,17 @@ LOGGING = """
     except RuntimeError:
         log.exception("failed")
 """
+
+
+async def test_a_server_that_runs_for_months_warns_of_its_certificates_end(cluster: Cluster, autojump_clock: trio.testing.MockClock) -> None:
+    certificate = cluster.relay.certificate
+    began, days = trio.current_time(), (certificate.not_valid_after_utc - certificate.not_valid_before_utc).days
+    with structlog.testing.capture_logs() as logged, trio.move_on_after((days + 1.5) * WARN_EVERY):
+        await warn_of_expiry(certificate, lambda: certificate.not_valid_before_utc + timedelta(seconds=trio.current_time() - began))
+    assert {entry["event"] for entry in logged} == {"certificate-expires"}
+    assert len(logged) == WARN_DAYS + 1  # each of the last days, and the day after
+    assert "in 20 days" in logged[0]["sentence"]
+    assert "expired on" in logged[-1]["sentence"]
 
 
 def test_a_log_that_cannot_be_written_ends_nothing() -> None:
