@@ -62,7 +62,7 @@ async def _stop_when_told(scope: trio.CancelScope, task_status: trio.TaskStatus[
     scope.cancel()
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Accounts, meetings and tickets: the server that organizers and guests ask first."""
 

@@ -237,20 +237,24 @@ def renew(
 def show(certificate: x509.Certificate) -> dict[str, str]:
     """What a person wants to know of a certificate, in the order in which to print it."""
     name = peer_name_of(certificate)
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = x509.SubjectAlternativeName([x509.DNSName("-")])
-    hosts = [str(general.value) for general in names if not isinstance(general, x509.UniformResourceIdentifier)]
     return {
         "name": str(name) if name else "-",
         "subject": certificate.subject.rfc4514_string(),
         "issuer": certificate.issuer.rfc4514_string(),
-        "hosts": ", ".join(hosts) or "-",
+        "hosts": ", ".join(hosts_of(certificate)) or "-",
         "valid_from": certificate.not_valid_before_utc.isoformat(),
         "valid_until": certificate.not_valid_after_utc.isoformat(),
         "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
     }
+
+
+def hosts_of(certificate: x509.Certificate) -> list[str]:
+    """The host names and addresses in it."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [str(general.value) for general in names if not isinstance(general, x509.UniformResourceIdentifier)]
 
 
 def expiry_warning(certificate: x509.Certificate, now: datetime) -> str | None:

@@ -22,7 +22,11 @@ class _Group(click.Group):
             sys.exit(1)
 
 
-@click.group(cls=_Group, help="Certificates of the cluster: who is a server, and of which kind.")
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Certificates of the cluster: who is a server, and of which kind.",
+)
 def main() -> None:
     pass
 
@@ -66,7 +70,7 @@ def show(certificate: Path, as_json: bool) -> None:
     fields = pki.show(loaded)
     warning = pki.expiry_warning(loaded, datetime.now(UTC))
     if as_json:
-        click.echo(json.dumps({**fields, "warning": warning}))
+        click.echo(json.dumps({**fields, "hosts": pki.hosts_of(loaded), "warning": warning}))
         return
     for name, value in fields.items():
         click.echo(f"{name:12} {value}")

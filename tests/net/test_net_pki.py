@@ -194,6 +194,7 @@ def test_the_command_line_from_end_to_end(tmp_path: Path) -> None:
     assert "parley pki renew" in parley_pki("show", f"{node}/node.crt")
     shown = json.loads(parley_pki("show", f"{node}/node.crt", "--json"))
     assert shown["name"] == "parley://home/mcs/relay-1"
+    assert shown["hosts"] == ["localhost"]
     assert shown["warning"]
     assert "pki-unreadable" in parley_pki("show", f"{node}/node.key", code=1)
     parley_pki("enrol", ca, node, "--kind", "judge", "--node", "x", code=2)
