@@ -41,7 +41,7 @@ class HomeError(EndpointError):
 
 class NotKept(EndpointError):
     name: ClassVar[str] = "meeting-not-kept"
-    sentence: ClassVar[str] = "The key of this meeting is not on this machine; it is where `parley schedule` ran."
+    sentence: ClassVar[str] = "The key of this meeting is not on this machine: it is where `parley schedule` ran, until the meeting has ended."
 
 
 def state_directory() -> Path:
@@ -123,7 +123,9 @@ def kept(meeting: MeetingId) -> KeptMeeting:
         found = msgspec.json.decode(path.read_bytes(), type=_Kept)
         seed = bytes.fromhex(found.seed)
     except FileNotFoundError:
-        raise NotKept(f"The key of {format_meeting_id(meeting)} is not on this machine; it is where `parley schedule` ran.") from None
+        raise NotKept(
+            f"The key of {format_meeting_id(meeting)} is not on this machine: it is where `parley schedule` ran, until the meeting has ended."
+        ) from None
     except OSError as error:
         raise _unusable(path, error) from None
     except (msgspec.MsgspecError, ValueError):

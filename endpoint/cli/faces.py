@@ -112,7 +112,7 @@ class PlainFace:
 
     def state(self, name: str, **facts: Any) -> None:
         if name in ("on-air", "watching") and facts["state"]:
-            self._print(Text(f"{name.replace('-', ' ')}: {facts['state']}", style="dim"))
+            self._print(Text(f"{'sharing' if name == 'on-air' else name}: {facts['state']}", style="dim"))
 
     def say(self, text: str) -> None:
         self._print(Text(text, style="dim"))

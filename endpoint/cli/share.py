@@ -26,7 +26,8 @@ XVFB: Final = "xvfb"
 async def open_share(share: str, display: str, scratch: Path) -> AsyncIterator[Source]:
     """A source that has been tried once, not entered. `scratch`: a private directory for slides of our own.
 
-    Raises ScreenError: `no-display`, `unsupported-display`, `missing-xvfb`, `no-pictures` and what else stands in the way.
+    Raises ScreenError: `no-display`, `unsupported-display`, `missing-xvfb`, `no-pictures`,
+    `cannot-write-picture` and what else stands in the way.
     """
     kind = await _choose(display) if share == AUTO else share
     if kind == XVFB:
@@ -36,7 +37,10 @@ async def open_share(share: str, display: str, scratch: Path) -> AsyncIterator[S
     if kind == DESKTOP:
         source: Source = X11Source(display or None)
     elif kind == AUTO:
-        source = PicturesSource(await trio.to_thread.run_sync(make_slides, scratch / "slides"))
+        try:
+            source = PicturesSource(await trio.to_thread.run_sync(make_slides, scratch / "slides"))
+        except OSError as error:  # the disk is full, say
+            raise ScreenError("cannot-write-picture", f"Slides cannot be written to {scratch}: {error.strerror}. Make room there.") from None
     else:
         source = PicturesSource(Path(kind))
     await _try(source)

@@ -32,7 +32,7 @@ class ScreenError(Exception):
     no picture of it     no-display, display-lost, unsupported-display, no-pictures, missing-xvfb
     codec, sender        screen-too-large, geometry-changed, no-snapshot
     codec, receiver      bad-snapshot, bad-update, screen-too-large, no-snapshot
-    viewer               cannot-write-picture
+    viewer, slides       cannot-write-picture
     """
 
     def __init__(self, name: str, sentence: str) -> None:

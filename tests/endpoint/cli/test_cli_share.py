@@ -38,6 +38,10 @@ async def test_without_xvfb_it_is_slides(tmp_path: Path, monkeypatch: pytest.Mon
         async with open_share("xvfb", "", tmp_path):
             pass
     assert refused.value.name == "missing-xvfb"
+    with pytest.raises(ScreenError, match="Make room") as refused:
+        async with open_share("auto", "", tmp_path / "absent"):
+            pass
+    assert refused.value.name == "cannot-write-picture"
 
 
 async def test_a_display_that_was_named_is_not_passed_over(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ async def test_output_that_is_no_terminal_is_plain_lines(tmp_path: Path) -> None
         )
         text = done.stdout.decode()
         assert "\x1b" not in text
-        for words in ("Meeting   ", "Link      https://", ": hello\n", "command-unknown: ", "on air: on air\n", "The meeting has ended.\n"):
+        for words in ("Meeting   ", "Link      https://", ": hello\n", "command-unknown: ", "sharing: on air\n", "The meeting has ended.\n"):
             assert words in text
         assert b"Traceback" not in done.stderr
 
