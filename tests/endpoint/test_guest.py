@@ -86,8 +86,8 @@ def test_G22_a_public_value_of_zero_in_message_1_opens_nothing() -> None:
     assert refused(room, room.guest(2, "Ana")) in ("wrong-secret", "join-timeout")
 
 
-@pytest.mark.parametrize(("field", "value"), [(1, bytes(32)), (3, bytes(64))], ids=["M2", "signature"])
-def test_G22_an_altered_message_4_is_not_the_organizers(field: int, value: bytes) -> None:
+@pytest.mark.parametrize(("field", "value"), [(1, bytes(32)), (2, [b"a hand-over"]), (3, bytes(64))], ids=["M2", "chain", "signature"])
+def test_G22_an_altered_message_4_is_not_the_organizers(field: int, value: object) -> None:
     """M2 and the signature stand under the signature. The organizer has admitted the guest by then; the guest does not believe it."""
     room = Room()
     room.meddle = rewriting(4, replacing(field, value))

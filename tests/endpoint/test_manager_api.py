@@ -197,9 +197,11 @@ async def test_an_answer_that_never_ends_is_given_up(manager: Manager, autojump_
     manager.drip = threading.Event()
     try:
         manager.will(200, TICKET)
+        began = trio.current_time()
         async with ManagerApi.connect(manager.site, manager.ca) as api:
             with pytest.raises(ManagerUnreachable, match="does not end"):
                 await api.ticket(MEETING, None)
+        assert trio.current_time() - began <= 2 * manager_api.CALL_WITHIN
     finally:
         manager.drip.set()
         manager.drip = None

@@ -391,6 +391,48 @@ def test_G07_a_second_dismissal_during_a_key_change_shuts_out_both() -> None:
         assert ("Ana", "just us") not in room.chat(gone)
 
 
+def test_a_resync_in_the_middle_of_a_key_change_loses_no_key() -> None:
+    """The key of the next epoch is here already; the organizer answers with the present one."""
+    room = Written()
+    ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
+    room.acknowledging = False
+    ben.leave(room.now)
+    room.run()
+    ana.say(Channel.KEY, encode(Resync()), room.organizer.me)
+    room.run()
+    assert ana.keyring.current == 3
+    room.acknowledge()
+    assert ana.keyring.current == 4
+    assert ana.may_seal
+    assert ana.keyring.group_key == room.organizer.keyring.group_key
+
+
+def test_keys_may_be_ahead_of_the_log_by_more_than_one_change() -> None:
+    room = Written()
+    ana, ben, cleo = room.admitted(2, "Ana"), room.admitted(3, "Ben"), room.admitted(4, "Cleo")
+    behind: list[bytes] = []
+
+    def slow_log(to: ParticipantId, packet: bytes) -> list[bytes]:
+        if to == ana.me and packet[2] == Channel.LOG:
+            behind.append(packet)
+            return []
+        return [packet]
+
+    room.meddle = slow_log
+    ben.leave(room.now)
+    room.run()
+    cleo.leave(room.now)
+    room.run()
+    assert sorted(ana._keys) == [5, 6]
+    room.meddle = None
+    for packet in behind:
+        ana.receive_untrusted(packet, room.now)
+    room.run()
+    assert ana.keyring.current == 6
+    assert ana.keyring.group_key == room.organizer.keyring.group_key
+    assert ana.dropped["withheld"] == 0
+
+
 def test_leaves_during_a_key_change_wait_for_the_next_one() -> None:
     room = Written()
     ana, ben, cleo = room.admitted(2, "Ana"), room.admitted(3, "Ben"), room.admitted(4, "Cleo")

@@ -135,6 +135,17 @@ def test_what_was_taken_stays_in_reserve_for_a_relay_that_lacks_it() -> None:
     assert drained(outbox) == chat[2:]
 
 
+def test_what_was_taken_goes_before_what_was_not_to_a_relay_that_lacks_both() -> None:
+    outbox = Outbox()
+    chat = [packet(2, counter) for counter in range(4)]
+    for each in chat:
+        outbox.push(each, 0.0)
+    drained(outbox)
+    outbox.taken([(ME, EVERYONE, Channel.CHAT, 1)], 0.0)
+    outbox.relink([], 1.0)
+    assert drained(outbox) == chat
+
+
 def test_the_reserve_and_what_is_kept_are_bounded() -> None:
     outbox = Outbox()
     size = 16_000

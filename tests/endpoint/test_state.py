@@ -273,6 +273,21 @@ def test_a_newcomer_judges_what_comes_as_the_others_do(
                 assert state.may_send(*asked) == newcomer.may_send(*asked), asked
 
 
+def test_G06_a_newcomer_does_not_hear_what_was_said_in_a_silence_before_its_time() -> None:
+    """Ann was silenced at 2 and may chat again since 3; a modified client names 1 or 2 in a line that arrives after the snapshot."""
+    state = opened(
+        log.Admit([member(2), member(3)], 2),
+        log.Chat(2, False, [(2, 2, 4)]),
+        log.Chat(2, True, []),
+        log.Chat(0, False, []),
+        log.Chat(0, True, []),
+    )
+    newcomer = State.from_snapshot(SESSION, KEY.public, state.snapshot())
+    for view in (state, newcomer):
+        heard = {i: [index for index in range(6) if view.may_send(ParticipantId(i), Channel.CHAT, index, 9)] for i in (1, 2, 3)}
+        assert heard == {1: [0, 1, 2, 3, 4, 5], 2: [3, 4, 5], 3: [5]}
+
+
 def test_an_entry_out_of_its_place_is_refused_and_changes_nothing() -> None:
     state = opened(log.Admit([member(2)], 2))
     first, second = signed(state, log.Lock(True)), None

@@ -273,6 +273,7 @@ def log_snapshot() -> messages.LogSnapshot:
 
 def contents() -> Case:
     snapshot = log_snapshot()
+    newcomer = State.from_snapshot(SESSION, MEETING_KEY, msgspec.msgpack.decode(snapshot.state, type=Snapshot))
     key_messages: list[tuple[str, messages.KeyMessage]] = [
         ("the key of epoch 4, wrapped at entry 14", messages.GroupKey(4, 14, CHAIN[14].hash, seeded("gk 4", 16))),
         ("a log snapshot after entry 7", snapshot),
@@ -304,7 +305,7 @@ def contents() -> Case:
             "start_bytes": snapshot.start.hex(),
             "signed": framed(b"parley snap 1", SESSION_BYTES, snapshot.state, snapshot.start).hex(),
             "signature": snapshot.signature.hex(),
-            "rights": [[ANN, 2, index, 7, replayed(8).may_send(ANN, 2, index, 7)] for index in range(9)],
+            "rights": [[ANN, 2, index, 7, newcomer.may_send(ANN, 2, index, 7)] for index in range(9)],
         },
         "chat": [
             {"value": value_of(messages.encode(line)), "content": messages.encode(line).hex()}
