@@ -35,6 +35,7 @@ NAMES: Final[dict[type[events.Event], str]] = {
     events.MemberLeft: "member-left",
     events.PresenterChanged: "presenter",
     events.ChatReceived: "chat",
+    events.ChatWithdrawn: "chat-withdrawn",
     events.ChatRightChanged: "chat-right",
     events.PresenceChanged: "presence",
     events.Wish: "wish",

@@ -166,6 +166,8 @@ def sentence(event: events.Event, room: Room) -> Text | None:
     match event:
         case events.ChatReceived():
             return chat_line(event)
+        case events.ChatWithdrawn():
+            return Text.assemble(("The last lines of ", _FACT), name(event.name), (" came too late and do not count.", _FACT))
         case events.MemberJoined():
             return Text.assemble(name(event.name), (" is here.", _FACT))
         case events.MemberLeft():

@@ -119,6 +119,7 @@ async def test_every_event_has_its_words(meeting: hall.Room) -> None:
         (events.PresenterChanged(who, "Ana"), "Ana presents."),
         (events.PresenterChanged(ParticipantId(0), ""), "Nobody presents."),
         (events.ChatRightChanged(who, allowed=False), "Olga may not chat any more."),
+        (events.ChatWithdrawn(who, "Ana", 3), "The last lines of Ana came too late and do not count."),
         (events.LinkChanged("mcs-1"), "Connected to mcs-1."),
         (events.OrganizerMissing(missing=True), "withholds"),
         (events.SessionEnded(), "The meeting has ended."),
