@@ -25,7 +25,7 @@ from msgspec import Meta, Struct
 
 from crypto.errors import CryptoError
 from crypto.signing import SigningKey, verify
-from crypto.suite import framed
+from crypto.suite import LABEL_LOG, framed
 from endpoint.errors import ForgedEntry, MalformedEntry
 from wire.ids import SessionId
 
@@ -236,7 +236,7 @@ def entry_hash(body: bytes) -> bytes:
 
 def genesis(session: SessionId) -> bytes:
     """What entry 0 names as its predecessor."""
-    return sha256(framed(b"parley log 1", session.to_bytes(8, "big"))).digest()
+    return sha256(framed(LABEL_LOG, session.to_bytes(8, "big"))).digest()
 
 
 def sign_entry(key: SigningKey, index: int, previous: bytes, counter: int, fields: Fields) -> SignedEntry:
