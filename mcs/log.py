@@ -72,9 +72,9 @@ class Verdict(StrEnum):
 class Entry:
     """One framed packet. Immutable but for `gone`."""
 
-    __slots__ = ("at", "counter", "epoch", "first", "frame", "gap_after", "gone", "index", "last", "local", "offset", "seq", "stream")
+    __slots__ = ("at", "counter", "epoch", "first", "frame", "gap_after", "gone", "index", "last", "offset", "seq", "stream", "via")
 
-    def __init__(self, frame: bytes, header: PacketHeader, at: float, seq: int, *, local: bool) -> None:
+    def __init__(self, frame: bytes, header: PacketHeader, at: float, seq: int, *, via: str) -> None:
         self.frame = frame  # header and body, as written to every reader
         self.stream = header.stream
         self.counter = header.counter
@@ -82,12 +82,17 @@ class Entry:
         self.last = bool(header.flags & Flag.LAST)
         self.at = at
         self.seq = seq  # order of arrival over all rings
-        self.local = local  # it came from an endpoint's link of this node: the one that carries it to other nodes
+        self.via = via  # the node that it came from; "": an endpoint's link of this node
         self.index = -1
         self.offset = 0  # bytes appended to the ring before it
         self.first = False  # the first packet of a snapshot
         self.gap_after = -1  # channel 5: the index of the packet before the gap in front of this one
         self.gone = False
+
+    @property
+    def local(self) -> bool:
+        """It came from an endpoint's link of this node."""
+        return not self.via
 
 
 class Snapshot:
@@ -226,8 +231,9 @@ class SessionLog:
         """The sequence number of the last entry."""
         return self._seq
 
-    def append(self, header: PacketHeader, body: bytes, hops: int, now: float, *, local: bool, office: bool = False) -> Verdict:
-        """Take a packet in, if it is new in its stream. `office`: the sender holds the office."""
+    def append(self, header: PacketHeader, body: bytes, hops: int, now: float, *, via: str = "", office: bool = False) -> Verdict:
+        """Take a packet in, if it is new in its stream. `via`: the node that it came from, if it came from one; `office`: the sender holds
+        the office."""
         stream, counter = header.stream, header.counter
         reliable = DELIVERY[header.channel] is Delivery.RELIABLE
         known = self.have.last(stream) if reliable else self._rising.get(stream, -1)
@@ -239,7 +245,7 @@ class SessionLog:
         if reliable and not fresh and counter != known + 1:
             return Verdict.GAP
         self._seq += 1
-        entry = Entry(encode_frame(PACKET, body, hops), header, now, self._seq, local=local)
+        entry = Entry(encode_frame(PACKET, body, hops), header, now, self._seq, via=via)
         if reliable:
             self.have.jump(stream, counter)
             self._streams_of.setdefault(stream.sender, set()).add(stream)

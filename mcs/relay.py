@@ -115,11 +115,11 @@ class Relay:
             else:
                 self.dropped["clear-rate"] += 1
         elif verdict is Pass.FORWARD:
-            taken = session.append(header, frame.body, 1, now, local=True)
+            taken = session.append(header, frame.body, 1, now)
             if taken is Verdict.GAP:
                 if not session.gap(header.stream, header.counter, now):
                     raise LinkClosed(CloseReason.LOST, remote=False, detail="what came before this packet is missing here: begin again")
-                taken = session.append(header, frame.body, 1, now, local=True)
+                taken = session.append(header, frame.body, 1, now)
             if taken is Verdict.TAKEN:
                 self.passed["endpoint"] += 1
             self._change(session)
@@ -208,9 +208,9 @@ class Relay:
             self._clear(session, header, frame.body, frame.hops, local=False)
             return
         now = self._clock()
-        verdict = session.append(header, frame.body, frame.hops + 1, now, local=False)
+        verdict = session.append(header, frame.body, frame.hops + 1, now, via=port.node)
         if verdict is Verdict.GAP and session.gap(header.stream, header.counter, now):
-            verdict = session.append(header, frame.body, frame.hops + 1, now, local=False)
+            verdict = session.append(header, frame.body, frame.hops + 1, now, via=port.node)
         if verdict is Verdict.TAKEN:
             self.passed["node"] += 1
         self._change(session)

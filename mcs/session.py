@@ -193,10 +193,10 @@ class Session:
 
     # --- packets ---
 
-    def append(self, header: PacketHeader, body: bytes, hops: int, now: float, *, local: bool) -> Verdict:
-        """Take a packet into the log, and wake those who may get it."""
+    def append(self, header: PacketHeader, body: bytes, hops: int, now: float, *, via: str = "") -> Verdict:
+        """Take a packet into the log, and wake those who may get it. `via`: the node that it came from, if it came from one."""
         office = header.sender == self.admission.office
-        verdict = self.log.append(header, body, hops, now, local=local, office=office)
+        verdict = self.log.append(header, body, hops, now, via=via, office=office)
         if verdict in (Verdict.TAKEN, Verdict.REPEATED) and header.sender in self.ports and header.channel in _ACKNOWLEDGED:
             self._taken.setdefault(header.sender, set()).add(header.stream)
         if verdict is not Verdict.TAKEN:
@@ -205,7 +205,7 @@ class Session:
         for port in self.all_ports():
             if port.participant != header.sender and header.recipient in (0, port.participant):
                 port.wake()
-        if local:
+        if not via:
             for carrier in self.carriers.values():
                 carrier.port.wake(self.id)
         if header.channel in _SHARED and self.log.over(header.sender) and header.sender not in self.waiting:

@@ -40,7 +40,7 @@ class World:
         counter = max(0, self.last.get(stream, -1) + step)
         body = packet(SESSION, sender, channel, counter, to=to, body=bytes(size))
         header = parse_packet_untrusted(body)
-        verdict = self.log.append(header, body, 1, now, local=local)
+        verdict = self.log.append(header, body, 1, now, via="" if local else "b")
         if verdict is Verdict.TAKEN:
             self.last[stream] = counter
             self.taken.append((header, local))
@@ -254,7 +254,7 @@ def test_the_offices_log_is_no_part_of_its_share(monkeypatch: pytest.MonkeyPatch
     log = SessionLog()
     for counter in range(50):
         body = packet(SESSION, 1, 1, counter, body=bytes(100))
-        log.append(parse_packet_untrusted(body), body, 1, 0.0, local=True, office=True)
+        log.append(parse_packet_untrusted(body), body, 1, 0.0, office=True)
     assert not log.over(ParticipantId(1))
 
 
@@ -331,7 +331,7 @@ class Screen(World):
         self.updates += 1
         self.is_update_newest = True
         body = packet(SESSION, 1, 5, self.updates, body=bytes(size))
-        assert self.log.append(parse_packet_untrusted(body), body, 1, 0.0, local=True) is Verdict.TAKEN
+        assert self.log.append(parse_packet_untrusted(body), body, 1, 0.0) is Verdict.TAKEN
 
     def piece(self, *, last: bool, size: int = 100, epoch: int = 1) -> None:
         self.snapshots += 1
@@ -340,7 +340,7 @@ class Screen(World):
         self.goes_on = self.updates + 1 if self.goes_on is None else self.goes_on
         content = bytes([first]) + self.goes_on.to_bytes(4, "big") + bytes(size)
         body = packet(SESSION, 1, 9, self.snapshots, body=content, flags=Flag.LAST if last else 0, epoch=epoch)
-        assert self.log.append(parse_packet_untrusted(body), body, 1, 0.0, local=True) in (Verdict.TAKEN, Verdict.TORN)
+        assert self.log.append(parse_packet_untrusted(body), body, 1, 0.0) in (Verdict.TAKEN, Verdict.TORN)
         if last:
             self.goes_on = None
 
@@ -493,7 +493,7 @@ def test_a_snapshot_without_its_beginning_is_torn() -> None:
 
     def append(counter: int, flags: int = 0, *, local: bool = True) -> Verdict:
         body = packet(SESSION, 1, 9, counter, flags=flags)
-        return log.append(parse_packet_untrusted(body), body, 1, 0.0, local=local)
+        return log.append(parse_packet_untrusted(body), body, 1, 0.0, via="" if local else "b")
 
     assert append(3) is Verdict.TORN  # the node is new: this may be its middle
     assert append(4, Flag.LAST) is Verdict.TORN
@@ -530,7 +530,7 @@ def test_a_snapshot_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         world.piece(last=False)
     assert world.log.building is None
     body = packet(SESSION, 1, 9, 4, flags=Flag.LAST)
-    assert world.log.append(parse_packet_untrusted(body), body, 1, 0.0, local=True) is Verdict.TORN
+    assert world.log.append(parse_packet_untrusted(body), body, 1, 0.0) is Verdict.TORN
     assert world.log.snapshot is None
 
 
@@ -538,7 +538,7 @@ def test_another_presenters_picture_replaces_the_former() -> None:
     world = Screen()
     world.piece(last=True)
     body = packet(SESSION, 2, 5, 0)
-    world.log.append(parse_packet_untrusted(body), body, 1, 0.0, local=True)
+    world.log.append(parse_packet_untrusted(body), body, 1, 0.0)
     assert not Viewer(world, 3).reader.want(0)
     assert world.log.screen_sender == 2
 
