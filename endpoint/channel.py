@@ -217,6 +217,10 @@ class Channels:
         incoming.drop()
         incoming.replay, incoming.joined_late = StrictlyRising(max(counter, incoming.replay.last)), True
 
+    def shown(self, sender: ParticipantId) -> int:
+        """The channel-5 counter of this presenter up to which its screen has come here; -1: nothing has."""
+        return self._chain.get(sender, (-1, NO_BASE))[0]
+
     def forget(self, sender: ParticipantId) -> None:
         """Nothing more of this sender is expected: drop what was collected of unfinished messages."""
         for stream, incoming in self._incoming.items():

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from endpoint.hands import Input, Pointer
 from wire.ids import ParticipantId
 
 
@@ -34,6 +35,30 @@ class PresenterChanged(Event):
 
     participant: ParticipantId
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlChanged(Event):
+    """Who holds the presenter's mouse and keyboard from here on; `participant` 0: the presenter alone."""
+
+    participant: ParticipantId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputReceived(Event):
+    """To the presenter: hands of the participant who held the controls at the log index that the message names."""
+
+    participant: ParticipantId
+    input: Input
+
+
+@dataclass(frozen=True, slots=True)
+class PointerMoved(Event):
+    """The presenter's pointer. Not signed: any member could have said it."""
+
+    participant: ParticipantId
+    pointer: Pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +98,14 @@ class PresenceChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class ScreenMessage(Event):
-    """One authentic message of the presenter's screen: `snapshot`, or an update with its `kind`."""
+    """One authentic message of the presenter's screen: `snapshot`, or an update with its `kind`. `counter`: the last one of channel 5 that
+    it shows."""
 
     participant: ParticipantId
     snapshot: bool
     content: bytes = field(repr=False)
     restart: bool
+    counter: int = -1
 
 
 @dataclass(frozen=True, slots=True)

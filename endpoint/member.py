@@ -21,7 +21,7 @@ import msgspec
 
 from crypto.errors import CryptoError, Gap, UnknownEpoch
 from crypto.keyring import LEAVE_GRACE, Keyring
-from crypto.schedule import group_key_digest
+from crypto.schedule import group_key_digest, pair_prk
 from crypto.signing import ExchangeKey, SigningKey, verify
 from crypto.suite import LABEL_SNAPSHOT
 from endpoint import events, log
@@ -40,6 +40,7 @@ from endpoint.errors import (
     TooLong,
     UnknownSender,
 )
+from endpoint.hands import Input, Pointer, parse_input_untrusted, parse_pointer_untrusted
 from endpoint.held import Held, Outcome
 from endpoint.log import Heartbeat, SignedEntry
 from endpoint.messages import (
@@ -105,6 +106,7 @@ class Member:
         self._log_item: SignedEntry | Heartbeat | None = None  # what `check_log` parsed last
         self.held = Held(self.dropped)
         self.pulse = Pulse(self.channels.counter)
+        self._paired: set[ParticipantId] = set()
         self._shown: dict[ParticipantId, int] = {}  # counter of each one's last chat line that was shown
         self._unsent: deque[tuple[int, bytes, ParticipantId]] = deque()
         self._linked = False
@@ -197,6 +199,28 @@ class Member:
         else:
             self.out.extend(self.channels.seal(Channel.SCREEN, content, restart=restart))
 
+    def point(self, pointer: Pointer) -> None:
+        """Where the presenter's pointer is. Raises NotAllowed unless this member presents and may seal."""
+        if self.state.presenter != self.me or not self.may_seal:
+            raise NotAllowed
+        self.out.extend(self.channels.seal(Channel.CURSOR, encode(pointer)))
+
+    def handle(self, hands: Input) -> None:
+        """Input for the presenter's machine. Raises NotAllowed unless this member holds the controls and may seal: nothing waits, since
+        what a hand did a while ago is not wanted any more."""
+        if self.state.control != self.me or not self.may_seal:
+            raise NotAllowed("The presenter has not lent you mouse and keyboard.")
+        self._pair(self.state.presenter)
+        self.out.extend(self.channels.seal(Channel.INPUT, encode(hands), self.state.presenter))
+
+    def _pair(self, peer: ParticipantId) -> None:
+        """Have the keys of unicast streams with this member: made when first needed, since most pairs never speak."""
+        member = self.state.members.get(peer)
+        if member is not None and peer not in self._paired:
+            self._paired.add(peer)
+            shared = self.exchange.shared(member.exchange_key)
+            self.keyring.set_pair(peer, pair_prk(self.session, self.me, self.exchange.public, peer, member.exchange_key, shared))
+
     def request(self, wish: Request, now: float) -> None:
         """Ask the organizer. Raises Congested, SessionOver."""
         self.say(Channel.KEY, encode(wish), self.state.organizer)
@@ -268,6 +292,8 @@ class Member:
         """Open one packet, and do what it says."""
         message = None
         try:
+            if header.recipient == self.me and header.channel != Channel.KEY:
+                self._pair(header.sender)
             message = self.channels.open_untrusted(packet, now)
         except (UnknownSender, UnknownEpoch):
             return Outcome.WAITS
@@ -325,7 +351,15 @@ class Member:
         if channel == Channel.CHAT:
             self._chat_event(message.sender, message.content, message.counter)
         elif channel in (Channel.SCREEN, Channel.SNAPSHOT):
-            self.events.append(events.ScreenMessage(message.sender, channel == Channel.SNAPSHOT, message.content, message.restart))
+            shown = self.channels.shown(message.sender)
+            self.events.append(events.ScreenMessage(message.sender, channel == Channel.SNAPSHOT, message.content, message.restart, shown))
+        elif channel == Channel.CURSOR:
+            if self.state.may_send(message.sender, channel, self.state.index, message.counter):
+                self.events.append(events.PointerMoved(message.sender, parse_pointer_untrusted(message.content)))
+            else:
+                self.dropped["cursor-without-right"] += 1  # of a presenter a moment ago: no news
+        elif channel == Channel.INPUT:
+            self.events.append(events.InputReceived(message.sender, parse_input_untrusted(message.content)))
         else:
             self.dropped["channel-unserved"] += 1
         return False
@@ -344,7 +378,7 @@ class Member:
 
     def apply(self, signed: SignedEntry, now: float) -> None:
         """The next entry: state, keys, events. Raises BrokenChain, IllegalEntry."""
-        presenter = self.state.presenter
+        presenter, control = self.state.presenter, self.state.control
         self.state.apply(signed)
         fields = signed.entry.fields
         if isinstance(fields, log.Leave | log.Dismiss | log.Chat):
@@ -379,6 +413,9 @@ class Member:
         if self.state.presenter != presenter:
             presenter = self.state.presenter
             self.events.append(events.PresenterChanged(presenter, self.name(presenter) if presenter else ""))
+        if self.state.control != control:
+            control = self.state.control
+            self.events.append(events.ControlChanged(control, self.name(control) if control else ""))
 
     def _gone(self, participant: ParticipantId, grace: float, now: float) -> None:
         self.keyring.drop_peer(participant, now, grace)
@@ -492,6 +529,9 @@ class Member:
         presenter = self.state.presenter
         if presenter != before.presenter:
             self.events.append(events.PresenterChanged(presenter, self.name(presenter) if presenter else ""))
+        control = self.state.control
+        if control != before.control:
+            self.events.append(events.ControlChanged(control, self.name(control) if control else ""))
 
     def _adopted(self, first: bool, now: float) -> None:
         """For a guest: it is in."""

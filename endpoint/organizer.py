@@ -37,7 +37,7 @@ from endpoint.messages import (
     encode,
 )
 from endpoint.reception import Reception
-from endpoint.text import clean_name, distinct_name
+from endpoint.text import Crowd, clean_name
 from endpoint.ticket import Ticket
 from wire.control import MAX_ENTRIES, Admitted, Control, Office, Position, Presence, Revoke
 from wire.have import HaveVector
@@ -98,6 +98,11 @@ class Organizer(Member):
         """Who presents from here on; 0: nobody."""
         if participant != self.state.presenter:
             self._write(log.Presenter(participant), now)
+
+    def lend(self, participant: ParticipantId, now: float) -> None:
+        """Who holds the presenter's mouse and keyboard from here on; 0: the presenter alone. The presenter's wish."""
+        if participant or self.state.control:
+            self._write(log.Control(participant), now)
 
     def allow_chat(self, participant: ParticipantId, allowed: bool, now: float) -> None:
         """Of one participant, or (0) of everybody without a setting of its own."""
@@ -178,11 +183,10 @@ class Organizer(Member):
             return
         self._batch_at = now + BATCH_EVERY
         batch = [self._newcomers.popleft() for _ in range(min(len(self._newcomers), log.MAX_BATCH))]
-        names = {member.name for member in self.state.members.values()}
+        names = Crowd(member.name for member in self.state.members.values())
         members = []
         for side in batch:
-            name = distinct_name(side.name, names)
-            names.add(name)
+            name = names.distinct(side.name)
             members.append(log.Member(side.hello.participant, side.hello.role, name, side.hello.signing_key, side.hello.exchange_key))
         self._write(log.Admit(members, next_epoch(self.state.epoch)), now)
         self.out.append(Admitted([member.id for member in members]))
@@ -269,6 +273,10 @@ class Organizer(Member):
             target = ParticipantId(request.participant)
             if not target or target in self.state.members:
                 self.appoint(target, now)
+        elif verb == Verb.CONTROL and sender == self.state.presenter:
+            target = ParticipantId(request.participant)
+            if not target or (target in self.state.members and target != sender):
+                self.lend(target, now)
         elif verb in (Verb.ASK_PRESENT, Verb.ASK_CONTROL, Verb.RAISE_HAND):
             self.events.append(events.Wish(sender, self.name(sender), Verb(verb).name.lower().replace("_", "-")))
         else:

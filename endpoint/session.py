@@ -23,10 +23,11 @@ import trio
 from OpenSSL import SSL
 
 from endpoint.errors import Congested, EndpointError, JoinTimeout, NoRelay, NotAllowed, SessionOver
-from endpoint.events import Dropped, Event, LinkChanged, Removed, ScreenGap, ScreenMessage, SnapshotWanted
+from endpoint.events import Dropped, Event, InputReceived, LinkChanged, PointerMoved, Removed, ScreenGap, ScreenMessage, SnapshotWanted
 from endpoint.guest import JOIN_WITHIN, Guest
+from endpoint.hands import Input, Pointer
 from endpoint.job import Job
-from endpoint.messages import ScreenKind
+from endpoint.messages import Request, ScreenKind, Verb
 from endpoint.organizer import Organizer
 from endpoint.outbox import Outbox
 from endpoint.state import State
@@ -37,7 +38,7 @@ from net.tls import TlsRefused
 from wire.control import VERSION, Control, End, Have, Hello, Taken, Want, Welcome
 from wire.errors import SENTENCES, CloseReason, LinkClosed, UnexpectedMessage
 from wire.frame import Frame
-from wire.ids import ParticipantId, Role
+from wire.ids import Channel, ParticipantId, Role
 from wire.link import Side
 from wire.packet import Flag
 
@@ -221,6 +222,35 @@ class Session:
         """Bytes of screen that the network has not taken yet."""
         return self._outbox.screen_backlog
 
+    @property
+    def screen_counter(self) -> int:
+        """The last channel-5 counter that we have sealed."""
+        return self.member.channels.last(Channel.SCREEN)
+
+    def point(self, pointer: Pointer) -> None:
+        """Where our pointer is, to all. Raises NotAllowed."""
+        self.member.point(pointer)
+        self._settle()
+
+    def handle(self, hands: Input) -> None:
+        """Our hands on the presenter's machine. Raises NotAllowed."""
+        self.member.handle(hands)
+        self._settle()
+
+    def lend(self, participant: ParticipantId) -> None:
+        """The presenter lends mouse and keyboard, or (0) takes them back: by an entry of the organizer, who is asked for it.
+
+        Raises NotAllowed, IllegalEntry, Congested, SessionOver.
+        """
+        if self.state.presenter != self.me:
+            raise NotAllowed("Only the presenter lends mouse and keyboard.")
+        now = trio.current_time()
+        if isinstance(self.member, Organizer):
+            self.member.lend(participant, now)
+        else:
+            self.member.request(Request(Verb.CONTROL, participant), now)
+        self._settle()
+
     def show(self, kind: ScreenKind, update: bytes = b"", *, restart: bool = False) -> None:
         """One screen update to all. Raises NotAllowed."""
         self.member.screen_packets(bytes((kind,)) + update, restart=restart)
@@ -262,7 +292,7 @@ class Session:
             listener(event)
         if isinstance(event, Dropped) and self._sink.statistics().current_buffer_used >= MAX_DROPPED:
             self.missed += 1  # rubbish is cheap to make: it must not take the place of what counts
-        elif not isinstance(event, ScreenMessage | SnapshotWanted | ScreenGap):
+        elif not isinstance(event, ScreenMessage | SnapshotWanted | ScreenGap | PointerMoved | InputReceived):
             try:
                 self._sink.send_nowait(event)
             except trio.WouldBlock:
@@ -287,8 +317,7 @@ class Session:
             job.failed(outcome, trio.current_time())
         else:
             job.done(outcome, trio.current_time())
-        if not job.for_stock:
-            self.admission_cpu += cost + time.thread_time() - began
+        self.admission_cpu += cost + time.thread_time() - began
         self._settle()
 
     async def _keep_time(self) -> None:

@@ -81,6 +81,7 @@ class State:
     ever: set[ParticipantId] = field(default_factory=set)
     presenter: ParticipantId = NOBODY
     control: ParticipantId = NOBODY
+    control_since: int = -1  # the index of its grant: input that names an earlier one is of an older grant
     chat_default: bool = True
     chat: dict[ParticipantId, bool] = field(default_factory=dict)
     locked: bool = False
@@ -162,7 +163,7 @@ class State:
         elif channel == Channel.LOG:
             held = sender == self.organizer
         elif channel == Channel.INPUT:
-            held = sender == self.control
+            held = sender == self.control and index >= self.control_since
         else:
             held = True
         return held and all(counter <= ended.cut for ended in self._ended.get((sender, channel), ()) if ended.index > index)
@@ -222,6 +223,7 @@ class State:
             epoch=Epoch(snapshot.epoch),
             epoch_digest=snapshot.epoch_digest,
             successors=[ParticipantId(i) for i in snapshot.successors],
+            control_since=snapshot.index,
             first_index=snapshot.index,
             heads=[snapshot.head],
         )
@@ -358,7 +360,7 @@ def _refuse_control(state: State, entry: log.Control) -> str:
 
 
 def _control(state: State, entry: log.Control) -> None:
-    state.control = ParticipantId(entry.participant)
+    state.control, state.control_since = ParticipantId(entry.participant), state.index
 
 
 def _chat(state: State, entry: log.Chat) -> None:

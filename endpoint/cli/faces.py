@@ -34,6 +34,7 @@ NAMES: Final[dict[type[events.Event], str]] = {
     events.MemberJoined: "member-joined",
     events.MemberLeft: "member-left",
     events.PresenterChanged: "presenter",
+    events.ControlChanged: "control",
     events.ChatReceived: "chat",
     events.ChatWithdrawn: "chat-withdrawn",
     events.ChatRightChanged: "chat-right",

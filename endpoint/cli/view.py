@@ -168,6 +168,10 @@ def sentence(event: events.Event, room: Room) -> Text | None:
             return chat_line(event)
         case events.ChatWithdrawn():
             return Text.assemble(("The last lines of ", _FACT), name(event.name), (" came too late and do not count.", _FACT))
+        case events.ControlChanged():
+            if not event.participant:
+                return Text("Mouse and keyboard are the presenter's alone again.", style=_FACT)
+            return Text.assemble(name(event.name), (" has the presenter's mouse and keyboard.", _FACT))
         case events.MemberJoined():
             return Text.assemble(name(event.name), (" is here.", _FACT))
         case events.MemberLeft():

@@ -1,0 +1,163 @@
+"""Who may move the presenter's hands: rights by the log alone, at members without sockets (rows G10, G11)."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endpoint import events
+from endpoint.errors import MalformedContent, NotAllowed
+from endpoint.hands import Input, Key, Move, Pointer, Shape, Text, encode, parse_input_untrusted, parse_pointer_untrusted
+from endpoint.messages import Request, Verb
+from tests.endpoint.room import Room
+from wire.ids import EVERYONE, Channel, ParticipantId
+from wire.packet import parse_packet_untrusted
+
+ANA, BEN = ParticipantId(2), ParticipantId(3)
+HELLO = Input(-1, [Move(3, 4), Key(0x61, True), Key(0x61, False), Text("né中")])
+
+
+def presented() -> Room:
+    """Olga presents; Ana and Ben are here."""
+    room = Room()
+    room.admitted(2, "Ana")
+    room.admitted(3, "Ben")
+    room.organizer.appoint(room.organizer.me, room.now)
+    room.run()
+    return room
+
+
+def test_G10_hands_that_were_lent_reach_the_presenter_alone() -> None:
+    room = presented()
+    olga, ana, ben = room.organizer, room.members[ANA], room.members[BEN]
+    olga.lend(ana.me, room.now)
+    room.run()
+    assert [e.participant for e in room.events(ben, events.ControlChanged)] == [ana.me]
+    ana.handle(HELLO)
+    room.run()
+    assert room.events(olga, events.InputReceived) == [events.InputReceived(ana.me, HELLO)]
+    assert not room.events(ben, events.InputReceived)
+    assert not any("né中".encode() in packet for packet in room.wire)
+
+
+def test_G10_a_modified_client_without_the_grant_is_dropped_by_name() -> None:
+    room = presented()
+    ben = room.members[BEN]
+    with pytest.raises(NotAllowed):
+        ben.handle(HELLO)
+    ben.state.control = ben.me  # it believes what it likes
+    ben.handle(HELLO)
+    room.run()
+    assert not room.events(room.organizer, events.InputReceived)
+    assert room.organizer.dropped["no-right"] == 1
+
+
+@pytest.mark.parametrize("ending", ["taken back", "lent to another", "presenter changes", "she leaves"])
+def test_G11_the_next_event_after_the_end_of_a_grant_is_ignored(ending: str) -> None:
+    room = presented()
+    olga, ana, ben = room.organizer, room.members[ANA], room.members[BEN]
+    olga.lend(ana.me, room.now)
+    room.run()
+    match ending:
+        case "taken back":
+            olga.lend(EVERYONE, room.now)
+        case "lent to another":
+            olga.lend(ben.me, room.now)
+        case "presenter changes":
+            olga.appoint(ben.me, room.now)
+        case "she leaves":
+            olga.dismiss(ana.me, room.now)
+    assert olga.state.control != ana.me
+    ana.handle(HELLO)  # sealed before she hears of it
+    room.run()
+    assert not any(room.events(member, events.InputReceived) for member in room.members.values())
+
+
+def test_G11_input_of_an_older_grant_is_not_executed_under_a_new_one() -> None:
+    room = presented()
+    olga, ana = room.organizer, room.members[ANA]
+    olga.lend(ana.me, room.now)
+    room.run()
+    late: list[bytes] = []
+
+    def hold(_: ParticipantId, packet: bytes) -> list[bytes]:
+        if parse_packet_untrusted(packet).channel != Channel.INPUT:
+            return [packet]
+        late.append(packet)
+        return []
+
+    room.meddle = hold
+    ana.handle(HELLO)
+    room.run()
+    room.meddle = None
+    olga.lend(EVERYONE, room.now)
+    olga.lend(ana.me, room.now)
+    room.run()
+    olga.receive_untrusted(late[0], room.now)
+    assert olga.dropped["no-right"] == 1
+    ana.handle(HELLO)
+    room.run()
+    assert len(room.events(olga, events.InputReceived)) == 1
+
+
+def test_a_presenter_who_does_not_organize_lends_by_asking() -> None:
+    room = presented()
+    olga, ana, ben = room.organizer, room.members[ANA], room.members[BEN]
+    olga.appoint(ana.me, room.now)
+    room.run()
+    ben.request(Request(Verb.CONTROL, ben.me), room.now)
+    room.run()
+    assert olga.state.control == EVERYONE  # nobody lends what another presents
+    ana.request(Request(Verb.CONTROL, ben.me), room.now)
+    room.run()
+    ben.handle(HELLO)
+    room.run()
+    assert [e.participant for e in room.events(ana, events.InputReceived)] == [ben.me]
+    ana.request(Request(Verb.CONTROL, EVERYONE), room.now)
+    room.run()
+    assert ben.state.control == EVERYONE
+
+
+def test_the_pointer_reaches_all_and_only_the_presenters_counts() -> None:
+    room = presented()
+    olga, ana, ben = room.organizer, room.members[ANA], room.members[BEN]
+    shape = Shape(2, 1, 0, 0, b"12345678")
+    olga.point(Pointer(10, 20, True, shape.identity, shape))
+    room.run()
+    seen = room.events(ana, events.PointerMoved) + room.events(ben, events.PointerMoved)
+    assert [(e.participant, e.pointer.x, e.pointer.pixels) for e in seen] == [(olga.me, 10, shape)] * 2
+    ana.state.presenter = ana.me
+    ana.point(Pointer(0, 0, True))
+    room.run()
+    assert ben.dropped["cursor-without-right"] == 1
+    with pytest.raises(NotAllowed):
+        ben.point(Pointer(0, 0, True))
+
+
+@given(st.binary(max_size=200))
+def test_bytes_of_a_stranger_raise_one_error_alone(content: bytes) -> None:
+    for parse in (parse_input_untrusted, parse_pointer_untrusted):
+        with suppress(MalformedContent):
+            parse(content)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [Shape(2, 2, 0, 0, bytes(8)), Shape(3600, 3600, 0, 0, bytes(16)), Shape(1, 2, 0, 0, bytes(8))],
+    ids=["too few pixels", "claims much", "another identity"],
+)
+def test_a_shape_that_is_not_what_it_says_is_refused(shape: Shape) -> None:
+    with pytest.raises(MalformedContent):
+        parse_pointer_untrusted(encode(Pointer(0, 0, True, b"identity", shape)))
+
+
+def test_the_largest_shape_fits_its_channel() -> None:
+    import secrets
+
+    from endpoint.channel import MAX_MESSAGE
+
+    shape = Shape(60, 60, 59, 59, secrets.token_bytes(4 * 3600))
+    pointer = Pointer(-32768, 32767, True, shape.identity, shape)
+    assert parse_pointer_untrusted(encode(pointer)) == pointer
+    assert len(encode(pointer)) <= MAX_MESSAGE[Channel.CURSOR]
