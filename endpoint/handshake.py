@@ -9,7 +9,7 @@ They travel in clear packets of channel 0 whose counter is 4·try + number. TH =
 checks the organizer's signature before it checks M2, and against the meeting key: everyone who knows the password could play the
 host, so the password alone does not tell who the organizer is.
 
-The costly steps (`HostSide.offer`, `HostSide.judge`, `GuestSide.begin`, `GuestSide.prove`) are plain functions that a worker thread can
+The costly steps (`HostSide.judge`, `GuestSide.begin`, `GuestSide.prove`) are plain functions that a worker thread can
 run; they touch nothing but their own object.
 """
 
@@ -20,7 +20,7 @@ from typing import Final
 from crypto.errors import BadProof, CryptoError
 from crypto.schedule import transcript_hash
 from crypto.signing import ExchangeKey, SigningKey, verify
-from crypto.srp import Guest, Host, Prepared, Verifier
+from crypto.srp import Guest, Host, Verifier
 from crypto.suite import LABEL_HOST, VERSION
 from endpoint.errors import MalformedHandshake, WrongOrganizer, WrongSecret
 from endpoint.messages import Hello1, Offer2, Proof3, Proof4, encode, parse_handshake_untrusted
@@ -133,9 +133,9 @@ class HostSide:
     kek: bytes = field(default=b"", repr=False)
     _srp: Host | None = field(default=None, repr=False)
 
-    def offer(self, prepared: Prepared | None = None) -> bytes:
-        """Message 2. Costs a power, unless that was prepared."""
-        self._srp = Host(self.verifier, prepared)
+    def offer(self) -> bytes:
+        """Message 2. Costs a tenth of a power: not worth a thread."""
+        self._srp = Host(self.verifier)
         self.message2 = encode(Offer2(self.verifier.salt, self._srp.public, self.signing.public, self.exchange.public, secrets.token_bytes(16)))
         return self.message2
 

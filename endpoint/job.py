@@ -12,4 +12,3 @@ class Job:
     work: Callable[[], Any]
     done: Callable[[Any, float], None]
     failed: Callable[[Exception, float], None]
-    for_stock: bool = False  # nobody waits for it

@@ -5,6 +5,8 @@ Receivers do this, not senders: a modified client does not clean its own lines.
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 MAX_NAME: Final = 64
@@ -34,17 +36,27 @@ def clean_name(text: str, otherwise: str = "Guest") -> str:
     return name or otherwise
 
 
-def distinct_name(name: str, taken: set[str]) -> str:
-    """The name, with a number behind it if another one looks the same to a reader."""
-    seen = {_looks(other) for other in taken}
-    candidate, number = name, 1
-    while _looks(candidate) in seen:
-        number += 1
-        suffix = f" ({number})"
-        candidate = name[: MAX_NAME - len(suffix)] + suffix
-    return candidate
+class Crowd:
+    """The names that are taken, as readers see them. One for a batch of newcomers: it looks at each name of a full hall once."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._seen = {_looks(name) for name in names}
+        self._numbers: dict[str, int] = {}  # the last one tried behind what many are called
+
+    def distinct(self, name: str) -> str:
+        """The name, with a number behind it if another one looks the same to a reader. It is taken from now on."""
+        looks = _looks(name)
+        candidate, number = name, self._numbers.get(looks, 1)
+        while _looks(candidate) in self._seen:
+            number += 1
+            suffix = f" ({number})"
+            candidate = name[: MAX_NAME - len(suffix)] + suffix
+        self._numbers[looks] = number
+        self._seen.add(_looks(candidate))
+        return candidate
 
 
+@lru_cache(maxsize=1 << 15)
 def _looks(text: str) -> str:
     """What a reader sees, roughly: case, compatibility forms, what has no width, and letters of other scripts with a Latin shape do not
     count."""

@@ -40,7 +40,7 @@ def receive(ring: Keyring, packet: bytes, replay: StrictlyNext, now: float) -> b
 def test_G27_the_key_from_the_password_wraps_the_group_key_as_a_channel_0_packet() -> None:
     secret = secrets.token_bytes(32)
     verifier = make_verifier(SESSION, secret, "correct horse battery staple")
-    host, guest = Host(verifier, Host.prepare()), Guest(SESSION, secret, "correct horse battery staple")
+    host, guest = Host(verifier), Guest(SESSION, secret, "correct horse battery staple")
     th = transcript_hash(b"message 1" + guest.public, b"message 2" + verifier.salt + host.public)
     host.verify(guest.public, th, guest.prove(verifier.salt, host.public, th))
     assert host.open_name(guest.seal_name("Ann Ó".encode())).decode() == "Ann Ó"

@@ -45,7 +45,22 @@ def test_labels_are_all_different() -> None:
 
 
 def test_G34_no_flag_file_or_variable_reaches_the_suite() -> None:
-    allowed = {"base64", "cryptography", "crypto", "dataclasses", "gmpy2", "hashlib", "hmac", "secrets", "srptools", "typing", "unicodedata"}
+    allowed = set(
+        "".split()
+    )
+        "base64",
+        "cryptography",
+        "crypto",
+        "dataclasses",
+        "functools",
+        "gmpy2",
+        "hashlib",
+        "hmac",
+        "secrets",
+        "srptools",
+        "typing",
+        "unicodedata",
+    }
     for source in SOURCES:
         tree = ast.parse(source.read_text())
         for node in ast.walk(tree):

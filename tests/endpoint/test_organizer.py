@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from crypto import srp
 from crypto.schedule import group_key_digest
-from endpoint import events, log
-from endpoint.errors import IllegalEntry, NotAllowed
+from endpoint import events, log, reception
+from endpoint.errors import IllegalEntry, NotAllowed, WrongSecret
 from endpoint.guest import Guest, Stage
 from endpoint.handshake import TRIES, clear_packet, place
-from endpoint.messages import Hello1, LogSnapshot, Request, Resync, Verb, encode
-from endpoint.organizer import BATCH_EVERY, MAX_IN_FLIGHT, Organizer
-from endpoint.reception import MAX_COMPUTING, MAX_OPEN, STOCK
+from endpoint.messages import Hello1, LogSnapshot, Proof3, Request, Resync, Verb, encode
+from endpoint.organizer import BATCH_EVERY, MAX_IN_FLIGHT
+from endpoint.reception import HANDSHAKE_WITHIN, MAX_COMPUTING
 from tests.endpoint.room import Room
 from wire.control import Position
 from wire.ids import EVERYONE, Channel, ParticipantId, Stream
@@ -152,52 +152,46 @@ def hello(room: Room, participant: int, attempt: int = 0) -> bytes:
 PUBLIC = srp.Guest(1, bytes(32), "").public
 
 
-def work(organizer: Organizer, now: float) -> int:
-    """Run what waits for a thread; how much of it somebody waited for, at once at most."""
-    most = 0
-    while organizer.jobs:
-        most = max(most, sum(not job.for_stock for job in organizer.jobs))
-        job = organizer.jobs.popleft()
-        job.done(job.work(), now)
-    return most
-
-
-def test_handshakes_under_way_are_bounded_and_so_is_what_computes() -> None:
+def test_handshakes_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reception, "MAX_OPEN", 16)
     room = Room()
     organizer = room.organizer
-    for participant in range(10, 10 + MAX_OPEN):
+    for participant in range(10, 26):
         organizer.receive_untrusted(hello(room, participant), room.now)
-    assert len(organizer.jobs) == MAX_COMPUTING
+    assert len(organizer.out) == 16, "each got its message 2, at once"
     organizer.out.clear()
     organizer.receive_untrusted(hello(room, 9999), room.now)
     (refused,) = organizer.out
     assert isinstance(refused, bytes)
     assert b"join-busy" in refused
     organizer.out.clear()
-    assert work(organizer, room.now) <= MAX_COMPUTING
-    assert len(organizer.out) == MAX_OPEN, "each got its message 2"
+    organizer.tick(room.now + HANDSHAKE_WITHIN)
     organizer.out.clear()
-    organizer.tick(room.now + 10.0)
-    organizer.receive_untrusted(hello(room, 9999), room.now + 10.0)
-    assert work(organizer, room.now) == 1, "who says nothing for ten seconds is forgotten"
+    organizer.receive_untrusted(hello(room, 9999), room.now + HANDSHAKE_WITHIN)
+    (offered,) = organizer.out
+    assert isinstance(offered, bytes)
+    assert place(int.from_bytes(offered[24:32], "big")) == (0, 2), "who says nothing for so long is forgotten"
 
 
-def test_a_stock_answers_at_once_and_is_filled_when_nobody_waits() -> None:
+def test_proofs_that_compute_are_bounded_and_none_is_lost() -> None:
     room = Room()
     organizer = room.organizer
-    organizer.tick(room.now)
-    organizer.tick(room.now)
-    (job,) = organizer.jobs
-    assert job.for_stock
-    work(organizer, room.now)
-    for participant in range(10, 10 + STOCK + 1):
+    guests = range(10, 10 + 2 * MAX_COMPUTING)
+    for participant in guests:
         organizer.receive_untrusted(hello(room, participant), room.now)
-    assert [job.for_stock for job in organizer.jobs] == [False], "the stock answered all but the last"
-    organizer.tick(room.now)
-    assert len(organizer.jobs) == 1, "nothing is stocked while somebody waits"
-    work(organizer, room.now)
-    offered = {packet for packet in organizer.out if isinstance(packet, bytes) and place(int.from_bytes(packet[24:32], "big")) == (0, 2)}
-    assert len(offered) == STOCK + 1, "each guest has a half of its own"
+    organizer.out.clear()
+    proof = encode(Proof3(bytes(32), bytes(21)))
+    for participant in guests:
+        organizer.receive_untrusted(clear_packet(room.session, ParticipantId(participant), organizer.me, 3, 0, proof), room.now)
+    judged = 0
+    while organizer.jobs:
+        assert len(organizer.jobs) <= MAX_COMPUTING
+        job = organizer.jobs.popleft()
+        with pytest.raises(WrongSecret) as refused:
+            job.work()
+        job.failed(refused.value, room.now)
+        judged += 1
+    assert judged == len(guests) == sum(isinstance(item, bytes) and b"wrong-secret" in item for item in organizer.out)
 
 
 def test_one_guest_costs_no_more_than_a_power_a_second() -> None:
@@ -206,7 +200,6 @@ def test_one_guest_costs_no_more_than_a_power_a_second() -> None:
     for step in range(100):
         now = room.now + step * 0.05
         organizer.receive_untrusted(hello(room, 9, attempt=step), now)
-        work(organizer, now)
     powers = sum(isinstance(item, bytes) for item in organizer.out)
     assert 1 <= powers <= 6
     assert organizer.dropped["handshake-hasty"] >= 94

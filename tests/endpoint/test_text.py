@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from endpoint.text import MAX_NAME, clean_line, clean_name, distinct_name
+from endpoint.text import MAX_NAME, Crowd, clean_line, clean_name
 
 ANYTHING = st.text(st.characters(), max_size=90)  # surrogates, controls and unassigned ones too
 
@@ -66,21 +66,21 @@ def test_a_name_is_one_short_line_that_shows_something(text: str) -> None:
     ],
 )
 def test_names_that_look_equal_are_told_apart(one: str, other: str) -> None:
-    assert distinct_name(clean_name(other), {one}) == f"{clean_name(other)} (2)"
-    assert distinct_name(clean_name(other), {one, f"{one} (2)"}).endswith(" (3)")
+    assert Crowd({one}).distinct(clean_name(other)) == f"{clean_name(other)} (2)"
+    assert Crowd({one, f"{one} (2)"}).distinct(clean_name(other)).endswith(" (3)")
 
 
 def test_names_that_look_different_stay() -> None:
     for name in ("Ana B", "Anna", "Αθηνά", "Борис", "名前"):
-        assert distinct_name(name, {"Ana", "Boris"}) == name
+        assert Crowd({"Ana", "Boris"}).distinct(name) == name
 
 
 @given(st.lists(ANYTHING, max_size=12))
 @settings(max_examples=100, derandomize=True)
 def test_any_crowd_gets_distinct_names_of_legal_length(wishes: list[str]) -> None:
-    taken: set[str] = set()
+    crowd, taken = Crowd(()), set[str]()
     for wish in wishes:
-        name = distinct_name(clean_name(wish), taken)
+        name = crowd.distinct(clean_name(wish))
         assert name not in taken
         assert 1 <= len(name) <= MAX_NAME
         taken.add(name)

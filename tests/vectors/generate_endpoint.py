@@ -25,7 +25,7 @@ from endpoint import log, messages
 from endpoint.errors import EndpointError, MalformedLink
 from endpoint.invitation import Invitation, parse_invitation_untrusted
 from endpoint.state import Snapshot, State
-from endpoint.text import clean_name, distinct_name
+from endpoint.text import Crowd, clean_name
 from endpoint.words import comparison_words
 from wire.ids import MeetingId, ParticipantId, SessionId
 
@@ -376,7 +376,7 @@ def invitations() -> Case:
         "clean_names": [
             {"name": name, "clean": clean_name(name)} for name in ("Ana", "\u202eAna\u0007", "  A \t\n b ", "e\u0301", "", "\u3164", "é" * 70)
         ],
-        "distinct_names": [{"name": name, "taken": taken, "distinct": distinct_name(name, set(taken))} for name, taken in names],
+        "distinct_names": [{"name": name, "taken": taken, "distinct": Crowd(taken).distinct(name)} for name, taken in names],
     }
 
 
