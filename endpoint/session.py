@@ -62,6 +62,8 @@ REFUSALS: Final = 5
 REFUSED_FOR: Final = 120.0
 """Seconds that they may refuse a member's: a relay that was started anew while no manager runs. Afterwards the organizer has written it off."""
 THREADS: Final = 4
+"""For the costly steps of all sessions of a process: they free the interpreter, and more threads than cores help nobody."""
+_threads: Final = trio.lowlevel.RunVar[trio.CapacityLimiter]("session_threads")
 _FINAL: Final = frozenset((CloseReason.REVOKED, CloseReason.ENDED, CloseReason.VERSION_UNSUPPORTED))
 
 
@@ -85,7 +87,6 @@ class Session:
         self._changed = trio.Event()  # set, and replaced, whenever anything has happened
         self._nursery: trio.Nursery | None = None
         self._tasks = trio.CancelScope(shield=True)
-        self._threads = trio.CapacityLimiter(THREADS)
         self._closing = False
         self._leaving = False  # our own wish: that the relay then closes the link is no news
 
@@ -311,7 +312,7 @@ class Session:
                 outcome = error
             return outcome, time.thread_time() - began
 
-        outcome, cost = await trio.to_thread.run_sync(timed, limiter=self._threads)
+        outcome, cost = await trio.to_thread.run_sync(timed, limiter=_limiter())
         began = time.thread_time()
         if isinstance(outcome, Exception):
             job.failed(outcome, trio.current_time())
@@ -465,3 +466,12 @@ def _refusal(closed: LinkClosed) -> EndpointError:
     if closed.reason is CloseReason.ENDED:
         return SessionOver()
     return JoinTimeout(SENTENCES[closed.reason])
+
+
+def _limiter() -> trio.CapacityLimiter:
+    """The run's, made at its first use."""
+    limiter = _threads.get(None)
+    if limiter is None:
+        limiter = trio.CapacityLimiter(THREADS)
+        _threads.set(limiter)
+    return limiter
