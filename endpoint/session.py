@@ -470,8 +470,9 @@ def _refusal(closed: LinkClosed) -> EndpointError:
 
 def _limiter() -> trio.CapacityLimiter:
     """The run's, made at its first use."""
-    limiter = _threads.get(None)
-    if limiter is None:
+    try:
+        return _threads.get()
+    except LookupError:
         limiter = trio.CapacityLimiter(THREADS)
         _threads.set(limiter)
-    return limiter
+        return limiter
