@@ -55,6 +55,7 @@ class TlsStream(trio.abc.Stream):
         self._sending = _OneAtATime("another task is sending on this stream")
         self._receiving = _OneAtATime("another task is receiving on this stream")
         self._closed = False
+        self._detached = False  # the socket is another stream's
         self._finished = False  # the other side has said that it sends no more
         self._broken = False  # nothing more can be sent: an error, or a cancelled write
 
@@ -150,7 +151,7 @@ class TlsStream(trio.abc.Stream):
                 except SSL.WantReadError:
                     await trio.lowlevel.wait_readable(self.socket.fileno())
                 except SSL.Error as error:
-                    raise self._failed(error) from None
+                    raise self.failed(error) from None
                 if self._closed:  # while waiting: the descriptor may be somebody else's by now, so OpenSSL must not touch it again
                     raise trio.ClosedResourceError
             self._broken = False
@@ -195,7 +196,7 @@ class TlsStream(trio.abc.Stream):
             except SSL.Error as error:
                 if parts:
                     break  # it is said again with the next read
-                raise self._failed(error) from None
+                raise self.failed(error) from None
             parts.append(part)
             size += len(part)
         if parts or self._finished:
@@ -216,10 +217,30 @@ class TlsStream(trio.abc.Stream):
         finally:
             self.socket.close()
 
+    def detach(self) -> "TlsStream":
+        """The same connection as a new stream; this one is closed from now on, without a word to anybody. For an owner that shall outlive
+        whoever accepted it."""
+        if self._closed:
+            raise trio.ClosedResourceError
+        heir = TlsStream(self.socket, self._tls, tap=self._tap)
+        heir.peer, heir.alpn, heir.remote_address, heir._broken = self.peer, self.alpn, self.remote_address, self._broken
+        self._closed = self._detached = True
+        return heir
+
+    @property
+    def tls(self) -> SSL.Connection:
+        """For `net.pump`, which calls OpenSSL itself while it owns the stream."""
+        return self._tls
+
+    @property
+    def tap(self) -> "Recorder | None":
+        return self._tap
+
     def close_now(self) -> None:
         """Close at once, without a word to the other side. Never waits, so it works against a peer that has stopped reading."""
-        self._closed = True
-        self.socket.close()
+        if not self._detached:
+            self._closed = True
+            self.socket.close()
 
     def _say_goodbye(self) -> None:
         try:
@@ -244,7 +265,8 @@ class TlsStream(trio.abc.Stream):
         if self._broken:
             raise trio.BrokenResourceError
 
-    def _failed(self, error: SSL.Error) -> trio.BrokenResourceError | trio.ClosedResourceError:
+    def failed(self, error: SSL.Error) -> trio.BrokenResourceError | trio.ClosedResourceError:
+        """OpenSSL's error in trio's words; a refusal of the other side is a `TlsRefused`. Nothing more can be sent."""
         self._broken = True
         if self._closed:
             return trio.ClosedResourceError()

@@ -28,7 +28,7 @@ from wire.control import (
     decode_control_untrusted,
     encode_control,
 )
-from wire.errors import CloseReason, LinkClosed, LocalMisuse, UnexpectedMessage
+from wire.errors import CloseReason, LinkClosed, LocalMisuse, UnexpectedMessage, WireError
 from wire.frame import PACKET, Frame, FrameDecoder
 
 PING_EVERY: Final = 1.0
@@ -116,6 +116,11 @@ class Link:
         """Something else was written to the stream: no ping is due for a while."""
         self._sent = now
 
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether `data_to_send` has anything."""
+        return self._pong is not None or bool(self._out)
+
     def data_to_send(self) -> bytes:
         """Everything queued, once. Control messages are few and small: whoever owns the link writes them before packets."""
         if self._pong is not None:
@@ -154,6 +159,26 @@ class Link:
                 yield message
                 if isinstance(message, Error):
                     return  # whatever follows means nothing
+
+    def receive_batches_untrusted(self, data: bytes | bytearray, now: float) -> Iterator[list[Frame] | Control]:
+        """The same as `receive_untrusted`, with packets that stand next to each other in one list: for who handles many."""
+        batch: list[Frame] = []
+        items = self.receive_untrusted(data, now)
+        try:
+            for item in items:
+                if isinstance(item, Frame):
+                    batch.append(item)
+                    continue
+                if batch:
+                    yield batch
+                    batch = []
+                yield item
+        except WireError:
+            if batch:
+                yield batch
+            raise
+        if batch:
+            yield batch
 
     def excuse_silence(self, now: float) -> None:
         """This side does not read just now (back-pressure), so it cannot judge whether the other one is silent."""

@@ -1,0 +1,520 @@
+"""The pump: one task that reads and writes every link of a server.
+
+    accepted, TLS done ──adopt──▶ Pumped ──┐          a stream is in a task of its own only until its handshake is over,
+                                           ▼          and again for its farewell
+    epoll ──readable──▶ SSL_read ──▶ Link ──▶ PumpHandler.received / packets
+          ──writable──▶ ┐
+    wake, send ─────────┴─ SSL_write ◀── Link's own messages, then PumpHandler.pull
+    Group.write ────────── SSL_write of the same bytes, link after link          what all level readers get
+
+Waking a task costs more than writing a record, so links have no tasks: the pump has an epoll of its own, and sleeps until that is readable.
+A turn takes what every readable link has (at most `READ` bytes each), lets the owner decide (`on_turn`), and writes what is ready, at most
+`TURN` bytes a link. OpenSSL is called directly. Nothing here queues packets: a handler brings the next bytes when its link takes them, and
+only a link whose socket is full has something of its own, the record that it could not write, and an EPOLLOUT. A write that would have
+blocked is repeated with the same bytes, as OpenSSL demands.
+
+A link ends as one of `net.connection` does: once, for one named reason, with an error frame if this side decides, and then with a bounded
+wait for the other side to close. For that it leaves the pump and is a task again.
+"""
+
+import os
+import select
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import structlog
+import trio
+from OpenSSL import SSL
+from OpenSSL._util import ffi, lib  # what `OpenSSL.SSL` itself stands on; its methods cost a tenth to a half more than the call
+
+from net.connection import CLOSE_WITHIN, MAX_OWED, STALLED
+from net.stream import READ, RECORD, TlsStream
+from net.tls import TlsRefused
+from wire.control import Control, Error
+from wire.errors import CloseReason, LinkClosed, WireError
+from wire.frame import Frame
+from wire.link import Link, LinkState, Side
+
+WRITE: Final = RECORD
+"""Bytes of one write: one full TLS record. Four bytes more would cost a second record and a second system call."""
+TURN: Final = 8 * WRITE
+"""Bytes that one link is written in one turn; then others have theirs."""
+TICK: Final = 0.25
+"""Seconds between two looks at the links' clocks."""
+EVENTS: Final = 1024
+"""Links that are looked at in one turn."""
+
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
+_BLOCKED: Final = frozenset((lib.SSL_ERROR_WANT_WRITE, lib.SSL_ERROR_WANT_READ))
+
+_BUFFER: Final = ffi.new("char[]", RECORD)  # of every read: the pump is one task
+
+log = structlog.get_logger()
+
+
+class PumpHandler(Protocol):
+    """What a pumped link is for. Every method is synchronous and never waits. A `WireError` or `LinkClosed` that `received`, `packets` or
+    `pull` raises ends the link by that name."""
+
+    def received(self, item: Control) -> None:
+        """A message."""
+        ...
+
+    def packets(self, frames: list[Frame]) -> None:
+        """Packets that came together, in order."""
+        ...
+
+    def pull(self, budget: int) -> bytes | None:
+        """The next frame-aligned bytes to write, `budget` at most; None: nothing now, `wake` will tell. With a budget of a whole record,
+        one frame at least, if there is any."""
+        ...
+
+    def behind(self) -> None:
+        """The link has left its group, because its socket is full. What it was given last will be written; the rest it must pull."""
+        ...
+
+    def gone(self, why: LinkClosed) -> None:
+        """The link has ended. Called once."""
+        ...
+
+
+class Pumped:
+    """One link that the pump owns. Made by `Pump.adopt`."""
+
+    __slots__ = (
+        "_handler",
+        "_owed",
+        "_pump",
+        "_readable",
+        "_ssl",
+        "_stream",
+        "_why",
+        "descriptor",
+        "due",
+        "group",
+        "link",
+        "mute_since",
+        "paused",
+        "remote_address",
+    )
+
+    def __init__(self, pump: "Pump", stream: TlsStream, side: Side, handler: PumpHandler) -> None:
+        self.link = Link(side, trio.current_time())
+        self.remote_address = stream.remote_address
+        self.descriptor: int = stream.socket.fileno()
+        self.group: Group | None = None  # owned by the group
+        self.due = 0.0  # when its clock has something to do, or earlier; owned by the pump, as the rest
+        self.paused = False
+        self.mute_since: float | None = None  # when writing failed: what the other side said last may still wait to be read
+        self._pump = pump
+        self._stream = stream
+        self._ssl: Any = stream.tls._ssl
+        self._handler = handler
+        self._owed = b""  # what OpenSSL could not write, to be repeated
+        self._why: LinkClosed | None = None
+
+    # --- for its handler ---
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds from the last ping to its answer; None before the first."""
+        return self.link.rtt
+
+    @property
+    def closing(self) -> bool:
+        """No more can be sent."""
+        return self._why is not None
+
+    @property
+    def blocked(self) -> bool:
+        """Its socket is full."""
+        return bool(self._owed)
+
+    def send(self, message: Control) -> None:
+        """Queue a message; it goes before packets. After the end it is silently lost. Raises `LocalMisuse` if it is not legal now."""
+        if self._why is not None:
+            return
+        self.link.send(message, trio.current_time())
+        if self.link.owed > MAX_OWED:
+            self.close(CloseReason.SLOW_READER, "too many messages wait for this reader")
+        self.wake()
+
+    def wake(self) -> None:
+        """`pull` may have something again."""
+        self._pump.ready(self)
+
+    def close(self, reason: CloseReason, detail: str = "") -> None:
+        """Say the reason to the other side (in bounded time), then end. The first reason counts."""
+        if self._why is None:
+            self.link.refuse(reason, detail)
+            self.end(LinkClosed(reason, remote=False, detail=detail))
+
+    def pause_reading(self) -> None:
+        """Back-pressure on this sender alone: what was read already is still delivered, then nothing."""
+        if not self.paused:
+            self.paused = True
+            self._pump.watch(self)
+
+    def resume_reading(self) -> None:
+        if self.paused:
+            self.paused = False
+            self._pump.watch(self)
+            self._pump.look_at(self)
+
+    # --- for the pump ---
+
+    def end(self, why: LinkClosed) -> None:
+        if self._why is None:
+            self._why = why
+            self._pump.ended(self)
+
+    def read(self, now: float) -> bool:
+        """Take what is there. True if there may be more."""
+        parts: list[bytes] = []
+        size, ended = 0, False
+        while size < READ:
+            got = lib.SSL_read(self._ssl, _BUFFER, RECORD)
+            if got <= 0:
+                ended = self._read_failed(got, after=bool(parts))
+                break
+            parts.append(ffi.buffer(_BUFFER, got)[:])
+            size += got
+        if parts:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            tap = self._stream.tap
+            if tap is not None:
+                tap(data)
+            self._deliver(data, now)
+        if ended:
+            self.end(LinkClosed(CloseReason.LOST, remote=False))
+        return size >= READ and self._why is None and not self.paused
+
+    def _read_failed(self, got: int, *, after: bool) -> bool:
+        """Why nothing came: True if nothing more will. A refusal by name ends the link here."""
+        code = lib.SSL_get_error(self._ssl, got)
+        if code in _BLOCKED:
+            return False
+        if code == lib.SSL_ERROR_ZERO_RETURN:
+            return True
+        error = self._error(got)
+        if isinstance(error, TlsRefused) and not after:
+            self.end(LinkClosed(error.close_reason, remote=error.remote, detail=error.args[0]))
+        return True
+
+    def _error(self, result: int) -> BaseException:
+        """OpenSSL's last error by name."""
+        try:
+            self._stream.tls._raise_ssl_error(self._ssl, result)
+        except SSL.Error as error:
+            return self._stream.failed(error)
+        return trio.BrokenResourceError()
+
+    def _deliver(self, data: bytes, now: float) -> None:
+        handler = self._handler
+        try:
+            for item in self.link.receive_batches_untrusted(data, now):
+                if isinstance(item, list):
+                    handler.packets(item)
+                elif isinstance(item, Error):
+                    detail = "".join(c for c in item.detail if c.isprintable())
+                    self.end(LinkClosed(item.close_reason, remote=True, detail=detail))
+                else:
+                    handler.received(item)
+                if self._why is not None:
+                    return
+        except WireError as error:
+            self.close(error.reason, error.args[0] if error.args else "")
+        except LinkClosed as closed:
+            self.close(closed.reason, closed.args[0])
+        except Exception:
+            self._defect()
+        if self.link.wants_to_send:
+            self.wake()
+
+    def write(self, now: float) -> bool:
+        """Write what there is. True if there is more that the socket would take."""
+        size = 0
+        while self.mute_since is None:
+            if self._owed:
+                data = self._owed
+            else:
+                data = self._next()
+                if not data:
+                    return False
+            done = lib.SSL_write(self._ssl, ffi.from_buffer(data), len(data))
+            if done != len(data):
+                self._stuck(done, data, now)
+                return False
+            if self._owed:
+                self._owed = b""
+                self._pump.watch(self)
+            self.link.packet_sent(now)
+            size += done
+            if size >= TURN:
+                return True
+        return False
+
+    def _next(self) -> bytes:
+        data = self.link.data_to_send()
+        if self._why is not None or self.link.state is not LinkState.UP or len(data) >= WRITE:
+            return data
+        try:
+            packets = self._handler.pull(WRITE - len(data))
+        except LinkClosed as closed:
+            self.close(closed.reason, closed.args[0])
+            return b""  # the farewell writes it
+        except Exception:
+            self._defect()
+            return b""
+        return data + packets if packets else data
+
+    def _stuck(self, done: int, data: bytes, now: float) -> None:
+        """A write that did not take everything: the socket is full, or broken."""
+        if done > 0:  # OpenSSL writes in parts of a record
+            self._owed = data[done:]
+        else:
+            code = lib.SSL_get_error(self._ssl, done)
+            if code not in _BLOCKED:
+                self._error(done)
+                self.mute_since = now
+                self._owed = b""
+                if self.group is not None:
+                    self.group.discard(self)
+                self._pump.watch(self)
+                return
+            self._owed = data
+        self._pump.watch(self)
+        if self.group is not None:
+            self.group.discard(self)
+            self._handler.behind()
+
+    def tick(self, now: float, *, late: bool) -> None:
+        """Its clock: keep-alive."""
+        link = self.link
+        if self.paused or late:
+            link.excuse_silence(now)
+        if self.group is not None:
+            link.packet_sent(self.group.written_at)
+        elif self._owed:
+            link.packet_sent(now)  # a write in progress needs no ping behind it
+        if self.mute_since is not None:
+            if now - self.mute_since >= CLOSE_WITHIN:
+                self.end(LinkClosed(CloseReason.LOST, remote=False))
+            return
+        try:
+            link.tick(now)
+        except LinkClosed as closed:
+            self.end(closed)
+            return
+        if link.wants_to_send:
+            self.wake()
+        self.due = link.deadline()
+
+    def _defect(self) -> None:
+        """A defect in our own handler ends its link alone, and the log says what it was."""
+        log.exception("handler-failed")
+        self.close(CloseReason.INTERNAL)
+
+    def leave(self) -> None:
+        """It is over: the handler learns it."""
+        if self.group is not None:
+            self.group.discard(self)
+        assert self._why is not None
+        try:
+            self._handler.gone(self._why)
+        except Exception:
+            log.exception("handler-failed")
+
+    async def farewell(self) -> None:
+        """The last words, in bounded time."""
+        stream, why = self._stream, self._why
+        assert why is not None
+        try:
+            words = b"" if why.remote or self.mute_since is not None else self._owed + self.link.data_to_send()
+            if words:
+                with trio.move_on_after(CLOSE_WITHIN):
+                    await stream.send_all(words)
+            if why.reason is not CloseReason.SILENT:  # nobody is there to wait for
+                with trio.move_on_after(CLOSE_WITHIN):
+                    await stream.aclose()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            stream.close_now()
+
+    def close_now(self) -> None:
+        """Without a word."""
+        self._stream.close_now()
+
+    def interest(self) -> int:
+        """What to wait for."""
+        return (0 if self.paused else _IN) | (_OUT if self._owed else 0)
+
+
+class Group:
+    """Links that stand at the same place of the same bytes. What is written here goes to each of them at once, as one record; one whose
+    socket is full leaves, and is told so (`PumpHandler.behind`)."""
+
+    __slots__ = ("_members", "written_at")
+
+    def __init__(self) -> None:
+        self._members: dict[Pumped, Any] = {}
+        self.written_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, one: Pumped) -> None:
+        """A link whose socket takes more."""
+        one.group = self
+        self._members[one] = one._ssl
+
+    def discard(self, one: Pumped) -> None:
+        """Its last write in here is remembered: it may be long ago for the link itself."""
+        if self._members.pop(one, None) is not None:
+            one.group = None
+            one.link.packet_sent(self.written_at)
+
+    def write(self, data: bytes, now: float) -> None:
+        """The same frame-aligned bytes to every member, `WRITE` at most."""
+        write, buffer, size = lib.SSL_write, ffi.from_buffer(data), len(data)
+        self.written_at = now
+        for one, ssl in list(self._members.items()):
+            if (done := write(ssl, buffer, size)) != size:
+                one._stuck(done, data, now)
+
+
+class Pump:
+    """All links of one server. `run` serves them until it is cancelled, or `stop`ped and the last one is gone."""
+
+    def __init__(self, on_turn: Callable[[float], float | None] = lambda now: None) -> None:
+        """`on_turn(now)` is called in every turn, after what was readable has been read: the owner writes what has gathered. It returns the
+        time at which it wants to be called again at the latest, if there is one."""
+        self.links: dict[int, Pumped] = {}  # by descriptor
+        self._on_turn = on_turn
+        self._epoll = select.epoll()
+        self._kick = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._kick, _IN)
+        self._ready: dict[Pumped, None] = {}
+        self._more: dict[Pumped, None] = {}  # what they had was more than one turn takes
+        self._ended: list[Pumped] = []
+        self._awake = False  # in a turn, or certain to have one
+        self._stopping = False
+        self._over = trio.Event()
+
+    def adopt(self, stream: TlsStream, side: Side, handler: PumpHandler) -> Pumped:
+        """The link over this stream, which belongs to the pump from now on. Nothing is delivered before the next turn."""
+        one = Pumped(self, stream.detach(), side, handler)
+        self.links[one.descriptor] = one
+        self._epoll.register(one.descriptor, one.interest())
+        self.look_at(one)  # what came with the end of the handshake is in OpenSSL's hands already
+        return one
+
+    def wake(self) -> None:
+        """There will be a turn."""
+        if not self._awake:
+            self._awake = True
+            os.eventfd_write(self._kick, 1)
+
+    def stop(self) -> None:
+        """End with the last link."""
+        self._stopping = True
+        self.wake()
+
+    async def run(self) -> None:
+        """Serve. What the network or another side does ends links, never the pump."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tick)
+                while not self._stopping or self.links:
+                    again = self._turn(nursery)
+                    if self._ready or self._more or self._ended:
+                        await trio.lowlevel.checkpoint()
+                        continue
+                    self._awake = False
+                    if again is None:
+                        await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    else:
+                        with trio.move_on_at(again):
+                            await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    self._awake = True
+                nursery.cancel_scope.deadline = trio.current_time() + 2 * CLOSE_WITHIN  # farewells are shorter than that
+                self._over.set()
+        finally:
+            self._awake = True  # nobody can wake it any more
+            for one in list(self.links.values()):
+                one.end(LinkClosed(CloseReason.SHUTDOWN, remote=False))
+                one.leave()
+                one.close_now()
+            self.links.clear()
+            trio.lowlevel.notify_closing(self._epoll.fileno())
+            self._epoll.close()
+            os.close(self._kick)
+
+    def _turn(self, nursery: trio.Nursery) -> float | None:
+        now = trio.current_time()
+        links = self.links
+        more, self._more = self._more, {}
+        for descriptor, what in self._epoll.poll(0, EVENTS):
+            one = links.get(descriptor)
+            if one is None:
+                if descriptor == self._kick:
+                    os.eventfd_read(self._kick)
+                continue
+            if what & _OUT:
+                self._ready[one] = None
+            if what & ~_OUT and not one.closing:
+                more[one] = None
+        for one in more:
+            if not one.closing and one.read(now):
+                self._more[one] = None
+        again = self._on_turn(now)
+        ready, self._ready = self._ready, {}
+        for one in ready:
+            if not one.closing and one.write(now):
+                self._ready[one] = None
+        ended, self._ended = self._ended, []
+        for one in ended:
+            if links.pop(one.descriptor, None) is not None:
+                self._epoll.unregister(one.descriptor)
+                self._more.pop(one, None)
+                self._ready.pop(one, None)
+                one.leave()
+                nursery.start_soon(one.farewell)
+        return again
+
+    async def _tick(self) -> None:
+        """Every link's clock. If it comes late, our own process has slept: what others said meanwhile waits to be read."""
+        due = trio.current_time()
+        while not self._over.is_set():
+            now = trio.current_time()
+            late = now - due > STALLED
+            for one in list(self.links.values()):
+                if (one.due <= now or late) and not one.closing:
+                    one.tick(now, late=late)
+            due = now + TICK
+            with trio.move_on_at(due):
+                await self._over.wait()
+
+    # --- for its links ---
+
+    def ready(self, one: Pumped) -> None:
+        """It has something to write."""
+        if not one.blocked:
+            self._ready[one] = None
+            self.wake()
+
+    def watch(self, one: Pumped) -> None:
+        """What it waits for has changed."""
+        if one.descriptor in self.links and not one.closing:
+            self._epoll.modify(one.descriptor, one.interest())
+
+    def look_at(self, one: Pumped) -> None:
+        """OpenSSL may hold bytes of which its socket says nothing."""
+        self._more[one] = None
+        self.wake()
+
+    def ended(self, one: Pumped) -> None:
+        self._ended.append(one)
+        self.wake()
