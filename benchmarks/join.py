@@ -1,0 +1,442 @@
+"""What it costs to bring ten, a hundred, a thousand members into a session, to dismiss one, and to change the key for all.
+
+A real manager, a real relay and a real organizer, each a process of its own, and guests that share this process (`--crowds` says how many);
+every SRP exchange, signature, key and TLS link is real. CPU is the organizer process' own, everything counted. Two more measurements have no
+sockets: an organizer against recorded guests, and the cost of a member among ten thousand.
+
+    admissions_per_cpu_s            members admitted per second of the organizer's CPU, in the storm of a thousand
+    storm_1000_s                    a thousand guests with tickets dial at once; until the last is in
+    storm_1000_tickets_s            what their thousand tickets took before that
+    storm_1000_organizer_s          the organizer alone: every message of the guests is recorded and comes at once
+    join_bytes_per_member           bytes (frames) on the link of a member who is in already, for each one who joins; the worst crowd
+    dismiss_cpu_ms_1000             organizer's CPU from the dismissal to its committed key; the median of five
+    dismiss_bytes_per_member_1000   bytes (frames) on each remaining member's link for it, heartbeats left out
+    rekey_all_ms_1000               from the dismissal until every remaining member seals under the new key; the median of five
+    organizer_kb_per_member         what the organizer's process has grown by
+    cost_10000_over_1000            organizer's CPU per member among ten thousand, over the same among one thousand, both in this run
+
+Bounds: ≥ 220, ≤ 12, –, ≤ 5, ≤ 300, ≤ 60, ≤ 450, ≤ 1000, ≤ 8, ≤ 1.2. Published elsewhere: minutes of key traffic for 200 users (matrix-js-sdk
+issue 5486); end-to-end encryption that switches itself off above 20 + 5 (jitsi-meet issue 9832).
+"""
+
+import argparse
+import gc
+import json
+import logging
+import resource
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+import trio
+
+from crypto import srp
+from crypto.keyring import Keyring
+from crypto.signing import ExchangeKey, SigningKey
+from crypto.srp import Verifier, make_verifier
+from endpoint import handshake
+from endpoint.cluster import run_cluster
+from endpoint.guest import Guest
+from endpoint.handshake import GuestSide, HostSide, clear_packet, place
+from endpoint.invitation import parse_invitation_untrusted
+from endpoint.manager_api import ManagerApi
+from endpoint.messages import Hello1, Offer2, encode, parse_handshake_untrusted
+from endpoint.organizer import Organizer
+from endpoint.sdk import Meeting, host, schedule
+from endpoint.session import THREADS, Session
+from endpoint.ticket import Ticket
+from net.process import configure_logging
+from net.tls import client_context
+from wire.control import Control, Taken
+from wire.frame import Frame
+from wire.ids import Channel, MeetingId, ParticipantId, Role, RoleToken, SessionId
+from wire.packet import HEADER_SIZE, Flag, parse_packet_untrusted
+
+FRAME_HEADER: Final = 8
+PASSWORD: Final = "correct horse battery staple"
+DISMISSALS: Final = 5
+
+# the organizer, a process of its own
+
+
+def rss_kb() -> float:
+    gc.collect()
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return float(line.split()[1])
+    raise OSError("no VmRSS")
+
+
+async def organize() -> None:
+    """Orders and answers are JSON lines: {"do": "mark"} · {"do": "dismiss", "participant": …} · {"do": "end"}."""
+    lines = _lines(trio.lowlevel.FdStream(0))
+    first = await anext(lines)
+    meeting = Meeting(parse_invitation_untrusted(first["link"]), "join", bytes.fromhex(first["seed"]))
+
+    def say(**answer: object) -> None:
+        print(json.dumps(answer), flush=True)
+
+    async with host(meeting, ca=first["ca"], key=first["key"]) as session:
+        organizer = session.member
+        assert isinstance(organizer, Organizer)
+        await session.until(lambda: bool(session.node))
+        say(ready=True)
+        async for order in lines:
+            if order["do"] == "mark":
+                usage = resource.getrusage(resource.RUSAGE_SELF)
+                say(cpu=usage.ru_utime + usage.ru_stime, rss=rss_kb(), members=len(session.state.members), sent=session.bytes_sent)
+            elif order["do"] == "dismiss":
+                say(**await dismiss(session, ParticipantId(order["participant"])))
+            elif order["do"] == "end":
+                break
+        drops = dict(organizer.dropped)
+    say(dropped=drops)
+
+
+async def dismiss(session: Session, participant: ParticipantId) -> dict[str, float]:
+    """When it began, and what it cost until the new key was committed."""
+    epoch, cpu, began = session.state.epoch, time.process_time(), time.monotonic()
+    session.act(lambda o, now: o.dismiss(participant, now))
+    await session.until(lambda: session.state.epoch > epoch)
+    await trio.sleep(0.1)  # and what is sent for it
+    cost = time.process_time() - cpu
+    session.act(lambda o, now: o.knock(False, now))
+    return {"cpu": cost, "began": began}
+
+
+async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[dict[str, Any]]:
+    pending = b""
+    async for part in stream:
+        *lines, pending = (pending + part).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+class OrganizerProcess:
+    def __init__(self, process: trio.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stdin = process.stdin
+        self._answers = _lines(process.stdout)
+
+    async def ask(self, **order: object) -> dict[str, Any]:
+        await self._stdin.send_all(json.dumps(order).encode() + b"\n")
+        return await anext(self._answers)
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, meeting: Meeting, ca: Path, key: str) -> AsyncIterator["OrganizerProcess"]:
+        async with trio.open_nursery() as nursery:
+            command = [sys.executable, "-P", __file__, "--organize"]
+            process = await nursery.start(partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+            organizer = cls(process)
+            await organizer.ask(link=meeting.invitation.link(), seed=meeting.seed.hex(), ca=str(ca), key=key)
+            yield organizer
+            await organizer.ask(do="end")
+            await organizer._stdin.aclose()
+
+
+# the guests, in this process
+
+
+class Seat(Session):
+    """A guest that counts what its link brings, by kind."""
+
+    def __init__(self, member: Guest, ticket: Ticket, tls: Any) -> None:
+        super().__init__(member, ticket, tls)
+        self.frames = 0
+
+    def received(self, item: Frame | Control) -> None:
+        if isinstance(item, Frame):
+            self.frames += FRAME_HEADER + len(item.body)
+        super().received(item)
+
+
+@asynccontextmanager
+async def crowd(tickets: list[Ticket], ca: Path, seats: list[Seat]) -> AsyncIterator[None]:
+    """So many guests at once; the block begins when the last one is in."""
+    tls = client_context(ca, None)
+    entered, all_in, stay = list[int](), trio.Event(), trio.Event()
+
+    async def sit(ticket: Ticket, number: int) -> None:
+        guest = Guest(ticket, PASSWORD, f"Guest {number}")
+        async with Seat.open(guest, ticket, tls) as session:
+            assert isinstance(session, Seat)
+            await session.until_joined()
+            seats.append(session)
+            entered.append(number)
+            if len(entered) == len(tickets):
+                all_in.set()
+            await stay.wait()
+            session.member.state.ended = True  # no goodbye: what follows is measured elsewhere
+
+    async with trio.open_nursery() as nursery:
+        for number, ticket in enumerate(tickets):
+            nursery.start_soon(sit, ticket, len(seats) + number)
+        await all_in.wait()
+        yield
+        stay.set()
+
+
+async def tickets_for(meeting: Meeting, ca: Path, count: int) -> list[Ticket]:
+    """From the manager, eight at a time."""
+    made: list[Ticket] = []
+    link = meeting.invitation
+    async with trio.open_nursery() as nursery:
+
+        async def fetch(number: int) -> None:
+            async with ManagerApi.connect(link.site, ca) as api:
+                made.extend([await api.ticket(link.meeting, link.invite, patience=30.0) for _ in range(number)])
+
+        for part in range(8):
+            nursery.start_soon(fetch, count // 8 + (part < count % 8))
+    return made
+
+
+async def meetings(sizes: list[int], figures: dict[str, float]) -> None:
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="parley-join-") as name:
+            async with run_cluster(Path(name), ["mcs-1"]) as cluster:
+                meeting = await schedule(cluster.site, "join", ca=cluster.ca, key=cluster.key, password=PASSWORD)
+                async with OrganizerProcess.start(meeting, cluster.ca, cluster.key) as organizer:
+                    await one_meeting(size, meeting, cluster.ca, organizer, figures)
+
+
+async def one_meeting(size: int, meeting: Meeting, ca: Path, organizer: OrganizerProcess, figures: dict[str, float]) -> None:
+    began = time.monotonic()
+    tickets = await tickets_for(meeting, ca, size + 1)
+    figures[f"storm_{size}_tickets_s"] = round(time.monotonic() - began, 2)
+    seats: list[Seat] = []
+    async with crowd(tickets[:1], ca, seats):  # one who is in already
+        await trio.sleep(0.5)
+        first, before = seats[0], await organizer.ask(do="mark")
+        frames, began, own = first.frames, time.monotonic(), time.process_time()
+        async with crowd(tickets[1:], ca, seats):
+            figures[f"storm_{size}_s"] = round(time.monotonic() - began, 2)
+            after = await organizer.ask(do="mark")
+            assert after["members"] == size + 2
+            cpu = after["cpu"] - before["cpu"]
+            figures[f"admissions_per_cpu_s_{size}"] = round(size / cpu)
+            figures[f"storm_{size}_organizer_cpu_s"] = round(cpu, 2)
+            figures[f"storm_{size}_guests_cpu_s"] = round(time.process_time() - own, 2)
+            figures[f"storm_{size}_organizer_sent_mb"] = round((after["sent"] - before["sent"]) / 1e6, 2)
+            await trio.sleep(0.5)
+            figures[f"join_bytes_per_member_{size}"] = round((first.frames - frames) / size)
+            await trio.sleep(1.0)
+            grown = (await organizer.ask(do="mark"))["rss"] - before["rss"]
+            figures[f"organizer_kb_per_member_{size}"] = round(grown / size, 1)
+            await dismissals(size, seats, organizer, figures)
+
+
+def seals_after(seat: Seat, epoch: int) -> bool:
+    current = seat.member.keyring.current
+    return current is not None and current > epoch and seat.member.may_seal
+
+
+async def dismissals(size: int, seats: list[Seat], organizer: OrganizerProcess, figures: dict[str, float]) -> None:
+    cpu, spent, bytes_each = [], [], []
+    for _ in range(DISMISSALS):
+        await trio.sleep(0.3)
+        gone, before = seats.pop(), {seat: seat.frames for seat in seats}
+        answered: list[dict[str, Any]] = []
+        async with trio.open_nursery() as nursery:
+
+            async def act(gone: Seat = gone, answered: list[dict[str, Any]] = answered) -> None:
+                answered.append(await organizer.ask(do="dismiss", participant=gone.me))
+
+            nursery.start_soon(act)
+            epoch = seats[0].state.epoch
+            for seat in seats:
+                await seat.until(partial(seals_after, seat, epoch))
+            done = time.monotonic()
+        (answer,) = answered
+        cpu.append(1000 * answer["cpu"])
+        spent.append(1000 * (done - answer["began"]))
+        bytes_each.append(statistics.median(seat.frames - was for seat, was in before.items()))
+    figures[f"dismiss_cpu_ms_{size}"] = round(statistics.median(cpu), 1)
+    figures[f"dismiss_bytes_per_member_{size}"] = round(min(bytes_each))
+    figures[f"rekey_all_ms_{size}"] = round(statistics.median(spent))
+
+
+# without sockets
+
+
+class Hall:
+    """An organizer without a session around it, and what every one of its guests will say."""
+
+    def __init__(self) -> None:
+        self.session, self.secret = SessionId(secrets.randbits(63) | 1), secrets.token_bytes(32)
+        self.key = SigningKey.generate()
+        self.verifier: Verifier = make_verifier(self.session, self.secret, PASSWORD)
+        ticket = Ticket(
+            self.session, ParticipantId(1), Role.ORGANIZER, RoleToken(bytes(8)), self.secret, MeetingId(123456789), "", self.key.public, (), ""
+        )
+        self.organizer = Organizer(ticket, self.key, self.verifier, "Olga", 0.0)
+        self.organizer.linked(-1, -1, 0.0)
+        self.organizer.out.clear()
+
+    def guest(self, number: int) -> GuestSide:
+        exchange = ExchangeKey.generate()
+        return GuestSide(
+            self.session, ParticipantId(number), self.key.public, SigningKey.generate(), exchange, self.secret, PASSWORD, f"Guest {number}"
+        )
+
+    def packet(self, guest: GuestSide, number: int, body: bytes) -> bytes:
+        return clear_packet(self.session, guest.me, self.organizer.me, number, 0, body)
+
+
+def batches(total: int, size: int) -> Iterator[range]:
+    for first in range(0, total, size):
+        yield range(first, min(first + size, total))
+
+
+def cost_per_member(total: int) -> float:
+    """Milliseconds of the organizer's CPU for each of so many members, who come twenty at a time. One thread, so that its clock is right."""
+    hall, spent, now = Hall(), 0.0, 0.0
+    organizer = hall.organizer
+    taken: dict[tuple[int, int, int], int] = {}
+    with ThreadPoolExecutor(2) as pool:
+        for numbers in batches(total, 20):
+            now += 0.3
+            guests = [hall.guest(2 + number) for number in numbers]
+            firsts = list(pool.map(GuestSide.begin, guests))
+            began = time.thread_time()
+            for guest, body in zip(guests, firsts, strict=True):
+                organizer.receive_untrusted(hall.packet(guest, 1, body), now)
+            offers = {parse_packet_untrusted(p).recipient: p[HEADER_SIZE:] for p in organizer.out if isinstance(p, bytes) and p[1] & Flag.CLEAR}
+            organizer.out.clear()
+            spent += time.thread_time() - began
+            thirds = list(pool.map(GuestSide.prove, guests, [offers[guest.me] for guest in guests]))
+            began = time.thread_time()
+            for guest, body in zip(guests, thirds, strict=True):
+                organizer.receive_untrusted(hall.packet(guest, 3, body), now)
+            while organizer.jobs:
+                job = organizer.jobs.popleft()
+                job.done(job.work(), now)
+            organizer.tick(now + 0.25)
+            sent = [item for item in organizer.out if isinstance(item, bytes)]
+            organizer.out.clear()
+            for packet in sent:
+                header = parse_packet_untrusted(packet)
+                if not header.flags & Flag.CLEAR:
+                    taken[header.stream] = header.counter
+            organizer.control(Taken([(*stream, counter) for stream, counter in taken.items()][-64:]), now)
+            organizer.events.clear()
+            spent += time.thread_time() - began
+            keyed = {parse_packet_untrusted(p).recipient for p in sent if p[2] == Channel.KEY and not p[1] & Flag.CLEAR}
+            assert keyed == {guest.me for guest in guests}, "each of them got a key"
+            answers = {parse_packet_untrusted(p).recipient: p[HEADER_SIZE:] for p in sent if p[1] & Flag.CLEAR}
+            ring = Keyring(hall.session, guests[0].me)  # and one of them looks whether it opens
+            ring.set_key_channel(organizer.me, guests[0].finish(answers[guests[0].me]))
+            wrapped = next(p for p in sent if p[2] == Channel.KEY and not p[1] & Flag.CLEAR and p[19] == guests[0].me & 0xFF)
+            ring.opener(organizer.me, guests[0].me, Channel.KEY, 0, now).verify(wrapped)
+    assert len(organizer.state.members) == total + 1
+    return 1000 * spent / total
+
+
+def recorded_storm(total: int) -> float:
+    """Seconds of the clock for an organizer with its threads, when every guest answers at once: their messages were made before, to halves
+    and nonces that were drawn before."""
+    hall = Hall()
+    guests = [hall.guest(2 + number) for number in range(total)]
+    halves: dict[int, tuple[int, bytes]] = {}
+    draw = srp.Arithmetic.generate_server_private
+    proofs: dict[int, bytes] = {}
+
+    def record(guest: GuestSide) -> None:
+        hello = parse_handshake_untrusted(guest.begin())
+        assert isinstance(hello, Hello1)
+        b, nonce = draw(srp._HOST), secrets.token_bytes(16)
+        side = HostSide(hall.verifier, hall.key, hall.organizer.exchange, 0, hello, guest.message1)
+        public = srp._padded(srp._HOST.blind(int.from_bytes(hall.verifier.v), srp._generator_powers().power(b)))
+        offer = encode(Offer2(hall.verifier.salt, public, hall.key.public, side.exchange.public, nonce))
+        proofs[guest.me] = guest.prove(offer)
+        halves[guest.me] = b, nonce
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(record, guests))
+    exponents, nonces = zip(*(halves[guest.me] for guest in guests), strict=True)
+
+    async def storm() -> float:
+        organizer = hall.organizer
+        limiter = trio.CapacityLimiter(THREADS)
+        began = time.monotonic()
+        async with trio.open_nursery() as nursery:
+
+            async def work(job: Any) -> None:
+                job.done(await trio.to_thread.run_sync(job.work, limiter=limiter), trio.current_time())
+                settle()
+
+            def settle() -> None:
+                while organizer.jobs:
+                    nursery.start_soon(work, organizer.jobs.popleft())
+                while organizer.out:
+                    item = organizer.out.popleft()
+                    if isinstance(item, bytes) and item[1] & Flag.CLEAR:
+                        header = parse_packet_untrusted(item)
+                        if place(header.counter)[1] == 2:
+                            guest = guests[header.recipient - 2]
+                            organizer.receive_untrusted(hall.packet(guest, 3, proofs[guest.me]), trio.current_time())
+                organizer.events.clear()
+
+            with (
+                mock.patch.object(srp.Arithmetic, "generate_server_private", side_effect=exponents),
+                mock.patch.object(handshake, "secrets", mock.Mock(token_bytes=mock.Mock(side_effect=nonces))),
+            ):
+                for guest in guests:
+                    organizer.receive_untrusted(hall.packet(guest, 1, guest.message1), trio.current_time())
+            settle()
+            while len(organizer.state.members) <= total:
+                await trio.sleep(0.05)
+                organizer.tick(trio.current_time())
+                settle()
+        return time.monotonic() - began
+
+    return trio.run(storm)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one object of figures as the last line")
+    parser.add_argument("--crowds", default="10,100,1000", help="members, by comma; empty: none")
+    parser.add_argument("--hall", type=int, default=10_000, help="members of the largest meeting without sockets; 0: none")
+    parser.add_argument("--organize", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    configure_logging(json=True, level=logging.WARNING)
+    if arguments.organize:
+        trio.run(organize)
+        return
+    figures: dict[str, float] = {}
+    sizes = [int(size) for size in arguments.crowds.split(",") if size]
+    trio.run(meetings, sizes, figures)
+    if sizes:
+        largest = max(sizes)
+        figures["admissions_per_cpu_s"] = figures[f"admissions_per_cpu_s_{largest}"]
+        figures["organizer_kb_per_member"] = figures[f"organizer_kb_per_member_{largest}"]
+        figures["join_bytes_per_member"] = max(figures[f"join_bytes_per_member_{size}"] for size in sizes)
+    if arguments.hall:
+        storm = min(arguments.hall, 1000)
+        figures[f"storm_{storm}_organizer_s"] = round(recorded_storm(storm), 2)
+        small = cost_per_member(storm)
+        large = cost_per_member(arguments.hall)
+        figures[f"organizer_ms_per_member_{storm}"] = round(small, 2)
+        figures[f"organizer_ms_per_member_{arguments.hall}"] = round(large, 2)
+        figures[f"cost_{arguments.hall}_over_{storm}"] = round(large / small, 2)
+    for name, value in figures.items():
+        print(f"{name:36} {value:>12,}")
+    if arguments.json:
+        print(json.dumps({"figures": figures}))
+
+
+if __name__ == "__main__":
+    main()
