@@ -9,8 +9,8 @@ pointer, then screen, snapshot and files in order of arrival.
     latest      from now on; only the newest of each stream
     screen      OFF ──start──▶ LEVEL ◀──snapshot's LAST── SNAPSHOT ◀──first packet of a snapshot── WANTING ◀──want, skip, gap── any
 
-Visible to an endpoint: what is for everyone or for it, never its own. Visible to a node: what came from this node's own endpoints; in
-catching up, everything. A newcomer (`fresh`) sees channel 0 alone until `start`.
+Visible to an endpoint: what is for everyone or for it, never its own. Visible to a node: what did not come from there; in catching up,
+everything that its have-vector lacks. A newcomer (`fresh`) sees channel 0 alone until `start`.
 """
 
 from collections import Counter, deque
@@ -52,6 +52,7 @@ class Reader:
         "direct_size",
         "have",
         "lost",
+        "node",
         "only_log",
         "participant",
         "screen",
@@ -60,11 +61,12 @@ class Reader:
         "want_epoch",
     )
 
-    def __init__(self, log: SessionLog, participant: ParticipantId | None, dropped: Counter[str]) -> None:
-        """`participant`: None for another node. Nothing is visible but channel 0 until `start`."""
+    def __init__(self, log: SessionLog, participant: ParticipantId | None, dropped: Counter[str], node: str = "") -> None:
+        """`participant`: None for another node, which `node` names. Nothing is visible but channel 0 until `start`."""
         self._log = log
         self._dropped = dropped
         self.participant = participant
+        self.node = node
         self.started = False
         self.only_log = False  # the session has ended: channel 1 and nothing else
         self._level_at = -1  # the log's sequence number at which nothing was left to bring
@@ -106,7 +108,7 @@ class Reader:
         """For a node that begins to carry the session: the last snapshot and what follows it, if there is one."""
         snapshot = self._log.snapshot
         first = self._log.rings[Queue.SCREEN].get(snapshot.first) if snapshot else None
-        if snapshot is not None and first is not None and first.local:
+        if snapshot is not None and first is not None and first.via != self.node:
             self._give(snapshot)
 
     def want(self, epoch: int) -> bool:
@@ -241,8 +243,8 @@ class Reader:
         """Whether an entry of a reliable ring is for this reader."""
         stream = entry.stream
         if self.participant is None:
-            if not entry.local and entry.index >= self._live_from[queue]:
-                return False  # its own node carries it there
+            if entry.via == self.node and entry.index >= self._live_from[queue]:
+                return False  # it came from there
         elif stream.sender == self.participant or stream.recipient not in (0, self.participant):
             return False
         if self.only_log and stream.channel != Channel.LOG:
@@ -290,7 +292,7 @@ class Reader:
             return None
         newest = self._log.latest[channel]
         while (entry := newest.after(self._latest[channel])) is not None:
-            if entry.stream.sender != self.participant and (self.participant is not None or entry.local):
+            if entry.stream.sender != self.participant and (self.participant is not None or entry.via != self.node):
                 return entry
             self._latest[channel] = entry.seq
         return None
@@ -352,7 +354,7 @@ class Reader:
 
     def _follows(self, entry: Entry) -> bool:
         """Whether a screen packet is for this reader now; the moment at which its state moves on."""
-        if entry.stream.sender == self.participant or (self.participant is None and not entry.local):
+        if entry.stream.sender == self.participant or (self.participant is None and entry.via == self.node):
             return False
         wanted = self.participant is None or (self.screen is Screen.WANTING and entry.epoch >= self.want_epoch)
         if entry.first and wanted and self.screen is not Screen.SNAPSHOT:

@@ -66,6 +66,10 @@ OWED_FOR: Final = 5.0
 COALESCE: Final = 0.05
 """`Taken` and `Presence` wait so long for company."""
 TICK: Final = 1.0
+AWAY_AFTER: Final = 0.3
+"""Who has no link any more may come back by another way for so long, before that is told."""
+ECHO_FOR: Final = 1.0
+"""A handshake packet that comes from a node again within this time has run in a circle; endpoints repeat theirs after 2 s."""
 LOAD_EVERY: Final = 2.0
 STATUS_EVERY: Final = 60.0
 WANT_EVERY: Final = 0.25

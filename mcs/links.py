@@ -18,6 +18,7 @@ from mcs.limits import (
     CLEAR_BURST,
     CLEAR_RATE,
     CLEAR_SIZE,
+    DIRECT_BYTES,
     FLOOD_BURST,
     FLOOD_RATE,
     ITEM_COST,
@@ -230,6 +231,15 @@ class NodeLink:
         if self._outbox_size > NODE_OUTBOX:
             self._connection.close(CloseReason.SLOW_READER, "too many messages wait for this node")
         self._connection.wake()
+
+    def send_clear(self, frame: bytes) -> bool:
+        """A handshake packet, framed. False if there is no room: its sender repeats it."""
+        if self._outbox_size + len(frame) > DIRECT_BYTES:
+            return False
+        self._outbox.append(frame)
+        self._outbox_size += len(frame)
+        self._connection.wake()
+        return True
 
     def wake(self, session: SessionId) -> None:
         self._ready.setdefault(session)

@@ -1,7 +1,7 @@
 """A running relay: listeners, links, dialling, and the clock that drives them.
 
 main nursery ── accept ── a nursery of links (they outlive the accepting when the node stops)
-             ├─ one task per member to dial        reconnecting for ever, with back-off
+             ├─ one task per node to call          reconnecting for ever, with back-off
              ├─ the link to the manager            the same; running sessions do not need it
              ├─ flush: 50 ms after something changed, until nothing has
              └─ tick: every second; status: every minute and at SIGUSR1
@@ -9,6 +9,7 @@ main nursery ── accept ── a nursery of links (they outlive the accepting
 
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -45,7 +46,7 @@ class Node:
         self.settings = settings
         self.identity = Identity.in_directory(settings.identity)
         self.me = self.identity.name
-        self.relay = Relay(self.me.node, trio.current_time, self._changed)
+        self.relay = Relay(self.me.node, trio.current_time, self._changed, self._call_nodes, boot=time.time_ns())
         self.addresses: list[Address] = []  # really listened on
         self.closed: Counter[str] = Counter()  # links, by why they ended
         self._tap = Tap(settings.tap) if settings.tap else None
@@ -72,6 +73,7 @@ class Node:
                 lambda task_status: serve_tls(listeners, context, self._accepted, tap=self._tap, handler_nursery=links, task_status=task_status)
             )
             self.addresses = addresses
+            self.relay.overlay.set_info(self.info())
             nursery.start_soon(warn_of_expiry, self.identity.certificate)
             nursery.start_soon(self._flush)
             nursery.start_soon(self._tick)
@@ -122,8 +124,13 @@ class Node:
         self._members_moved.set()
         self._members_moved = trio.Event()
         log.info("membership", epoch=membership.epoch, nodes=sorted(self.relay.overlay.members))
+        self._call_nodes()
+
+    def _call_nodes(self) -> None:
+        """One task for each node that this one is to call."""
+        known = self.relay.overlay.known()
         for node in list(self._dialling):
-            if node not in self.relay.overlay.members:
+            if node not in known:
                 self._dialling.pop(node).cancel()
         for info in self.relay.overlay.to_dial():
             if info.node not in self._dialling and self._nursery is not None:
@@ -132,7 +139,7 @@ class Node:
 
     async def _keep_node(self, node: str, scope: trio.CancelScope) -> None:
         def addresses() -> list[Address]:
-            info = self.relay.overlay.members.get(node)
+            info = self.relay.overlay.known().get(node)
             return list(info.addresses) if info else []
 
         with scope:

@@ -1,26 +1,28 @@
 """A packet's way through the node: decided in one pass, synchronously, never waiting for a receiver.
 
-    endpoint's link ──packet──▶ parse ▸ admission ▸ log ▸ wake readers (links here, nodes that have readers)
-    node's link     ──packet──▶ parse ▸ log ▸ wake readers here
+    endpoint's link ──packet──▶ parse ▸ admission ▸ log ▸ wake readers (links here, neighbours in the session's tree)
+    node's link     ──packet──▶ parse ▸ log ▸ wake readers (links here, the other neighbours)
 
 Handshake packets pass beside the log, straight to their recipient's links, wherever these are. What links say (admitted, office, revoke,
 end, have, want) and what nodes and the manager say (facts, have, want, presence) is merged into the session and passed on. Facts that
-are new go to every node; a node that is linked anew gets all of them. So grants, admissions, office and tombstones outlive the manager.
+are new go to every node but the one that said so; a node that is linked anew gets all of them. So grants, admissions, office and
+tombstones outlive the manager, and so does the overlay (`mcs.overlay`), whose facts travel in the same way. When they have moved, `flush`
+asks each session's new neighbours for its packets, and lets go of those that are none any more.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from msgspec.structs import replace
 
 from mcs.admission import Pass
 from mcs.fanout import Reader
-from mcs.limits import ENDED_SESSION, IDLE_SESSION, LINKS_PER_PARTICIPANT, MAX_LINKS, MAX_SESSIONS
+from mcs.limits import ECHO_FOR, ENDED_SESSION, IDLE_SESSION, LINKS_PER_PARTICIPANT, MAX_LINKS, MAX_SESSIONS
 from mcs.log import Verdict
 from mcs.overlay import Overlay
-from mcs.session import Carrier, EndpointPort, NodePort, Session
+from mcs.session import EndpointPort, NodePort, Session, Source
 from wire.control import (
     Admitted,
     Control,
@@ -28,7 +30,10 @@ from wire.control import (
     Facts,
     Hello,
     NodeHave,
+    NodeInfo,
     NodePresence,
+    NodeReaders,
+    NodeState,
     NodeWant,
     Office,
     Position,
@@ -43,6 +48,10 @@ from wire.packet import Flag, PacketHeader, parse_packet_untrusted
 log = structlog.get_logger()
 
 
+MAX_ECHOES: Final = 4096
+"""Handshake packets that are remembered before the old ones among them are forgotten."""
+
+
 class ManagerPort(Protocol):
     """The link to the manager, while there is one."""
 
@@ -52,10 +61,18 @@ class ManagerPort(Protocol):
 class Relay:
     """All sessions of a node. Owned by the node; every call is one indivisible step."""
 
-    def __init__(self, node: str, clock: Callable[[], float], on_change: Callable[[], None] = lambda: None) -> None:
-        """`on_change`: `flush` is wanted within 50 ms."""
-        self.node = node
-        self.overlay = Overlay(node)
+    def __init__(
+        self,
+        info: NodeInfo | str,
+        clock: Callable[[], float],
+        on_change: Callable[[], None] = lambda: None,
+        on_nodes: Callable[[], None] = lambda: None,
+        boot: int = 1,
+    ) -> None:
+        """`on_change`: `flush` is wanted within 50 ms. `on_nodes`: there may be another node to call, or one that is to be called no more.
+        `boot`: a number that rises with every start of this node."""
+        self.overlay = Overlay(info, boot)
+        self.node = self.overlay.me
         self.sessions: dict[SessionId, Session] = {}
         self.nodes: dict[str, NodePort] = {}
         self.manager: ManagerPort | None = None
@@ -64,7 +81,9 @@ class Relay:
         self.passed: Counter[str] = Counter()  # packets taken, by where they came from
         self._clock = clock
         self._on_change = on_change
+        self._on_nodes = on_nodes
         self._changed: dict[SessionId, Session] = {}
+        self._echoes: dict[int, float] = {}  # handshake packets that came from nodes, and when
 
     # --- endpoints ---
 
@@ -90,10 +109,7 @@ class Relay:
             port.send(message)
         session.attach(port, now)
         port.wake()
-        if session.id not in self.overlay.ours:
-            self.overlay.ours.add(session.id)
-            for node in self.nodes.values():
-                session.say_have(node)
+        self._readers_moved(session, readers=True)
         self._change(session)
         return port
 
@@ -111,7 +127,7 @@ class Relay:
         verdict = session.admission.check(header, port.participant, now)
         if verdict is Pass.CLEAR:
             if may_clear():
-                self._clear(session, header, frame.body, frame.hops, local=True)
+                self._clear(session, header, frame.body, frame.hops)
             else:
                 self.dropped["clear-rate"] += 1
         elif verdict is Pass.FORWARD:
@@ -178,11 +194,13 @@ class Relay:
             former.close(CloseReason.TOO_MANY_LINKS, "the same node has called anew")
         self.nodes[port.node] = port
         self.overlay.link_up(port.node)
+        for fact in self.overlay.facts():
+            port.send(fact)
+        self._spread([self.overlay.state], but=port.node)
         for session in self.sessions.values():
             for facts in session.admission.facts():
                 port.send(facts)
-            if session.id in self.overlay.ours:
-                session.say_have(port)
+        self._on_change()
 
     def node_down(self, port: NodePort) -> None:
         """It is gone. What it had not passed on yet, another one may have."""
@@ -190,22 +208,26 @@ class Relay:
             return
         del self.nodes[port.node]
         self.overlay.link_down(port.node)
+        self._spread([self.overlay.state])
         for session in self.sessions.values():
-            session.stop_carrying(port.node)
-            if session.id in self.overlay.ours:
-                for other in self.nodes.values():
-                    session.say_have(other)
-            self._change(session)
+            if port.node in session.carriers or port.node in session.sources:
+                session.stop_carrying(port.node)
+                self._change(session)
+        self._sync()
+        self._on_change()
 
     def node_packet(self, port: NodePort, frame: Frame) -> None:
-        """A packet from another node: for readers here alone. Raises `WireError`."""
+        """A packet from another node: for readers here, and behind the other neighbours. Raises `WireError`."""
         header = parse_packet_untrusted(frame.body)
         session = self.sessions.get(header.session)
         if session is None or frame.hops >= MAX_HOPS:
             self.dropped["no-session" if session is None else "too-many-hops"] += 1
             return
         if header.flags & Flag.CLEAR:
-            self._clear(session, header, frame.body, frame.hops, local=False)
+            if self._is_echo(frame.body):
+                self.dropped["echo"] += 1
+            else:
+                self._clear(session, header, frame.body, frame.hops, via=port.node)
             return
         now = self._clock()
         verdict = session.append(header, frame.body, frame.hops + 1, now, via=port.node)
@@ -216,7 +238,7 @@ class Relay:
         self._change(session)
 
     def node_have(self, port: NodePort, session_id: SessionId, have: Iterable[Position]) -> None:
-        """Another node has readers of a session (its whole have-vector, put together)."""
+        """Another node wants a session's packets (its whole have-vector, put together)."""
         session = self._session(session_id)
         if session is not None:
             session.carry(port, have)
@@ -228,6 +250,9 @@ class Relay:
             case Facts():
                 self.facts(message, from_node=port.node)
                 return
+            case NodeState() | NodeReaders():
+                self._hear(port, message)
+                return
             case NodeHave(readers=False) | NodeWant() | NodePresence():
                 pass
             case _:
@@ -236,17 +261,66 @@ class Relay:
         if session is None:
             self.dropped["no-session"] += 1
             return
-        carrier = session.carriers.get(port.node)
+        source = session.sources.get(port.node)
         match message:
             case NodeHave():
                 session.stop_carrying(port.node)
             case NodeWant():
-                session.node_want(message.epoch, self._clock())
-            case NodePresence() if carrier is not None:
-                session.node_presence(carrier, message.here, message.away)
+                session.node_want(port.node, message.epoch, self._clock())
+            case NodePresence() if source is not None and source.port is port:
+                session.node_presence(source, message.here, message.away, self._clock())
             case _:
-                self.dropped["no-carrier"] += 1
+                self.dropped["not-asked"] += 1
         self._change(session)
+
+    # --- the overlay ---
+
+    def _hear(self, port: NodePort, fact: NodeState | NodeReaders) -> None:
+        news = self.overlay.hear(fact)
+        ours = (fact.info.node if isinstance(fact, NodeState) else fact.node) == self.node
+        self._spread(news, but="" if ours else port.node)
+        if news and isinstance(fact, NodeState):
+            self._on_nodes()
+        if self.overlay.all_moved:
+            self._on_change()  # several facts of one change come together: once for all of them
+        else:
+            self._sync()
+
+    def _spread(self, facts: Iterable[Control], but: str = "") -> None:
+        for fact in facts:
+            for node, port in self.nodes.items():
+                if node != but:
+                    port.send(fact)
+
+    def _readers_moved(self, session: Session, *, readers: bool) -> None:
+        fact = self.overlay.set_readers(session.id, readers)
+        if fact is not None:
+            self._spread([fact])
+            self._sync()
+
+    def measured(self, node: str, rtt: float) -> None:
+        """The round-trip time of a node's link, in seconds."""
+        if self.overlay.measured(node, rtt):
+            self._spread([self.overlay.state])
+            self._on_change()
+
+    def say_load(self) -> None:
+        if self.overlay.set_load(self.links, len(self.overlay.ours)):
+            self._spread([self.overlay.state])
+
+    def _sync(self) -> None:
+        """Sessions whose tree may have moved get the links that it says."""
+        overlay = self.overlay
+        moved = list(overlay.sessions()) if overlay.all_moved else list(overlay.moved)
+        overlay.moved.clear()
+        overlay.all_moved = False
+        now = self._clock()
+        for session_id in moved:
+            neighbours = [self.nodes[node] for node in overlay.neighbours(session_id) if node in self.nodes]
+            session = self._session(session_id) if neighbours else self.sessions.get(session_id)
+            if session is not None and (neighbours or session.sources):
+                session.link_to(neighbours, now)
+                self._change(session)
 
     # --- facts ---
 
@@ -294,9 +368,7 @@ class Relay:
         if news.ended:
             log.info("session-ended", links=session.links)
             session.end()
-        if not from_node:
-            for port in self.nodes.values():
-                port.send(news)
+        self._spread([news], but=from_node)
         self._tell_manager(news)
         self._change(session)
 
@@ -307,7 +379,15 @@ class Relay:
 
     # --- handshakes ---
 
-    def _clear(self, session: Session, header: PacketHeader, body: bytes, hops: int, *, local: bool) -> None:
+    def _is_echo(self, body: bytes) -> bool:
+        """Whether this handshake packet has come from a node just now: while nodes do not agree on a tree yet, there may be circles."""
+        now, key = self._clock(), hash(body)
+        if len(self._echoes) > MAX_ECHOES:
+            self._echoes = {k: at for k, at in self._echoes.items() if now - at < ECHO_FOR}
+        last, self._echoes[key] = self._echoes.get(key, float("-inf")), now
+        return now - last < ECHO_FOR
+
+    def _clear(self, session: Session, header: PacketHeader, body: bytes, hops: int, *, via: str = "") -> None:
         """A handshake packet goes to its recipient's links at once and is never kept."""
         frame = encode_frame(PACKET, body, hops + 1)
         ports = session.ports.get(header.recipient, [])
@@ -316,18 +396,13 @@ class Relay:
                 port.wake()
             else:
                 self.dropped["clear-full"] += 1
-        carriers = list(session.carriers.values()) if local and not ports else []
-        # who has just come is not announced yet, and its answer must not wait for that: then every node with members gets it
-        for carrier in [c for c in carriers if header.recipient in c.here] or carriers:
-            self._clear_to_node(carrier, session.id, frame)
-        if not ports and not carriers:
+        ways: list[Source] = [] if ports else [source for node, source in session.sources.items() if node != via]
+        # who has just come is not announced yet, and its answer must not wait for that: then every neighbour gets it
+        for source in [s for s in ways if header.recipient in s.here] or ways:
+            if not source.port.send_clear(frame):
+                self.dropped["clear-full"] += 1
+        if not ports and not ways and not via:
             self.dropped["clear-nobody"] += 1
-
-    def _clear_to_node(self, carrier: Carrier, session: SessionId, frame: bytes) -> None:
-        if carrier.reader.put_direct(frame):
-            carrier.port.wake(session)
-        else:
-            self.dropped["clear-full"] += 1
 
     # --- time ---
 
@@ -338,6 +413,7 @@ class Relay:
 
     def flush(self) -> bool:
         """Say what has gathered since the last time. True if it must be called again soon."""
+        self._sync()
         now = self._clock()
         changed, self._changed = self._changed, {}
         for session in changed.values():
@@ -351,13 +427,14 @@ class Relay:
         for session in list(self.sessions.values()):
             session.tick(now)
             admission = session.admission
-            if session.id in self.overlay.ours and not session.ports:
-                self.overlay.ours.discard(session.id)
-                for port in self.nodes.values():
-                    port.send(NodeHave(session.id, [], readers=False))
+            if not session.ports:
+                self._readers_moved(session, readers=False)
             ended = admission.ended_at is not None and now - admission.ended_at >= ENDED_SESSION
             if not session.ports and (ended or now - session.used_at >= IDLE_SESSION):
+                session.link_to([], now)
                 del self.sessions[session.id]
+                self.overlay.forget_session(session.id)
+        self.overlay.forget(now)
 
     def _refusal(self, reason: CloseReason) -> LinkClosed:
         self.dropped[reason] += 1

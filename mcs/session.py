@@ -13,6 +13,7 @@ from mcs.admission import Admission
 from mcs.fanout import Reader, Screen
 from mcs.limits import (
     ASK_AGAIN,
+    AWAY_AFTER,
     END_GRACE,
     END_WITHIN,
     IDLE_LOG,
@@ -57,19 +58,29 @@ class NodePort(Protocol):
     node: str
 
     def send(self, message: Control) -> None: ...
+    def send_clear(self, frame: bytes) -> bool: ...
     def wake(self, session: SessionId) -> None: ...
     def close(self, reason: CloseReason, detail: str = "") -> None: ...
 
 
 class Carrier:
-    """Another node that has readers of the session, and what it is owed."""
+    """Another node that wants the session's packets from here, and what it is owed."""
 
-    __slots__ = ("asked_at", "here", "port", "reader")
+    __slots__ = ("port", "reader")
 
     def __init__(self, port: NodePort, reader: Reader) -> None:
         self.port = port
         self.reader = reader
-        self.here: set[ParticipantId] = set()  # participants with a link there, as it says
+
+
+class Source:
+    """Another node that was asked for the session's packets: a neighbour in its tree."""
+
+    __slots__ = ("asked_at", "here", "port")
+
+    def __init__(self, port: NodePort) -> None:
+        self.port = port
+        self.here: set[ParticipantId] = set()  # participants with a link there or behind it, as it says
         self.asked_at = float("-inf")  # when it was last asked again because of a gap
 
 
@@ -83,10 +94,10 @@ class Session:
         self.dropped = dropped
         self.ports: dict[ParticipantId, list[EndpointPort]] = {}
         self.carriers: dict[str, Carrier] = {}
+        self.sources: dict[str, Source] = {}
         self.used_at = now  # when something was last learned of it, or a link was there
         self.office_seen_at = now
-        self._moved: set[ParticipantId] = set()  # whose presence changed since it was last said
-        self._moved_here: set[ParticipantId] = set()  # the same of this node's own links, for other nodes
+        self._moved: dict[ParticipantId, float] = {}  # whose presence changed since it was last said, and when
         self._taken: dict[ParticipantId, set[Stream]] = {}  # what is to be acknowledged
         self.waiting: dict[ParticipantId, float] = {}  # senders over their share, since when
         self._gaps: dict[Stream, float] = {}  # what other nodes are asked for, since when
@@ -108,11 +119,11 @@ class Session:
         ports = self.ports.setdefault(port.participant, [])
         ports.append(port)
         if len(ports) == 1:
-            self._note_moved(port.participant)
+            self._note_moved([port.participant], now)
         if self.admission.ended:
             self._only_log(port)
         elif port.participant == self.admission.office:
-            self._say_presence([port], set(self.ports).union(*(c.here for c in self.carriers.values())))
+            self._say_presence([port], self.everybody())
         if port.participant in self.waiting:
             port.pause()
 
@@ -123,13 +134,17 @@ class Session:
         if port in ports:
             ports.remove(port)
         if not ports and self.ports.pop(port.participant, None) is not None:
-            self._note_moved(port.participant)
+            self._note_moved([port.participant], now)
             self._taken.pop(port.participant, None)
             self.unheard.discard(port.participant)
 
     def is_here(self, participant: ParticipantId) -> bool:
         """Whether it has a link, at any node."""
-        return participant in self.ports or any(participant in carrier.here for carrier in self.carriers.values())
+        return participant in self.ports or any(participant in source.here for source in self.sources.values())
+
+    def everybody(self, but: str = "") -> set[ParticipantId]:
+        """Who has a link at any node, those behind one node left out."""
+        return set(self.ports).union(*(source.here for node, source in self.sources.items() if node != but))
 
     def welcome(self, participant: ParticipantId, node: str) -> tuple[Welcome, list[Taken]]:
         """The answer to a hello, and the rest of what does not fit into it."""
@@ -146,41 +161,52 @@ class Session:
         return welcome, [Taken(part) for part in _parts(taken[MAX_ENTRIES:])]
 
     def carry(self, port: NodePort, have: Iterable[Position]) -> Carrier:
-        """Another node has readers: it gets all it lacks and what comes. Asked again, it starts over from its have-vector."""
+        """Another node asks for the session: it gets all it lacks and what comes. Asked again, it starts over from its have-vector."""
         carrier = self.carriers.get(port.node)
-        if carrier is None:
-            carrier = self.carriers[port.node] = Carrier(port, Reader(self.log, None, self.dropped))
+        if carrier is None or carrier.port is not port:
+            carrier = self.carriers[port.node] = Carrier(port, Reader(self.log, None, self.dropped, port.node))
             carrier.reader.start(have)
             carrier.reader.start_from_snapshot()
         else:
             carrier.reader.start(have)
-        for part in _ids(self.ports):
+        for part in _ids(self.everybody(but=port.node)):
             port.send(NodePresence(self.id, part, []))
         port.wake(self.id)
         return carrier
 
     def stop_carrying(self, node: str) -> None:
-        carrier = self.carriers.pop(node, None)
-        if carrier is not None:
-            self._moved |= carrier.here
+        """It wants no more, or its link is gone."""
+        self.carriers.pop(node, None)
 
-    def node_presence(self, carrier: Carrier, here: Iterable[int], away: Iterable[int]) -> None:
-        """What another node says of its own links."""
+    def link_to(self, ports: Iterable[NodePort], now: float) -> None:
+        """The neighbours in the session's tree: those that are new are asked for what this node lacks, others are asked for no more."""
+        wanted = {port.node: port for port in ports}
+        for node, source in list(self.sources.items()):
+            if wanted.get(node) is not source.port:
+                del self.sources[node]
+                self._note_moved(source.here, now)
+                source.port.send(NodeHave(self.id, [], readers=False))
+        for node, port in wanted.items():
+            if node not in self.sources:
+                self.sources[node] = Source(port)
+                self.say_have(port)
+
+    def node_presence(self, source: Source, here: Iterable[int], away: Iterable[int], now: float) -> None:
+        """What another node says of its own links, and of those behind it."""
         came, went = set(map(ParticipantId, here)), set(map(ParticipantId, away))
-        self._moved |= (came - carrier.here) | (went & carrier.here)
-        carrier.here = (carrier.here | came) - went
+        self._note_moved((came - source.here) | (went & source.here), now - AWAY_AFTER)  # that node has waited already
+        source.here = (source.here | came) - went
 
     def office_passed(self, now: float) -> None:
         """Everybody learns who organizes now, and its holder who is here."""
         self.office_seen_at = now
         for port in self.all_ports():
             port.send(Office(self.admission.office, list(self.admission.successors)))
-        everybody = set(self.ports).union(*(c.here for c in self.carriers.values()))
-        self._say_presence(self.ports.get(self.admission.office, []), everybody)
+        self._say_presence(self.ports.get(self.admission.office, []), self.everybody())
 
-    def _note_moved(self, participant: ParticipantId) -> None:
-        self._moved.add(participant)
-        self._moved_here.add(participant)
+    def _note_moved(self, participants: Iterable[ParticipantId], now: float) -> None:
+        for participant in participants:
+            self._moved.setdefault(participant, now)
 
     def _say_presence(self, ports: list[EndpointPort], moved: set[ParticipantId]) -> None:
         here = _ids(p for p in moved if self.is_here(p))
@@ -205,8 +231,8 @@ class Session:
         for port in self.all_ports():
             if port.participant != header.sender and header.recipient in (0, port.participant):
                 port.wake()
-        if not via:
-            for carrier in self.carriers.values():
+        for node, carrier in self.carriers.items():
+            if node != via:
                 carrier.port.wake(self.id)
         if header.channel in _SHARED and self.log.over(header.sender) and header.sender not in self.waiting:
             self._hold_back(header.sender, office, now)
@@ -217,13 +243,13 @@ class Session:
         return verdict
 
     def gap(self, stream: Stream, counter: int, now: float) -> bool:
-        """A packet leaves a gap: ask the other nodes. True once it has stood for so long that it counts as lost; go on then."""
+        """A packet leaves a gap: ask the neighbours. True once it has stood for so long that it counts as lost; go on then."""
         since = self._gaps.setdefault(stream, now)
         if now - since < LOST_AFTER:
-            for carrier in self.carriers.values():
-                if now - carrier.asked_at >= ASK_AGAIN:
-                    carrier.asked_at = now
-                    self.say_have(carrier.port)
+            for source in self.sources.values():
+                if now - source.asked_at >= ASK_AGAIN:
+                    source.asked_at = now
+                    self.say_have(source.port)
             return False
         del self._gaps[stream]
         self.log.have.jump(stream, counter - 1)
@@ -298,13 +324,14 @@ class Session:
         self.wants.merge(epoch, self.log.rings[Queue.SCREEN].head)
         self._say_want(now)
 
-    def node_want(self, epoch: int, now: float) -> None:
-        """Another node's reader wants one. A snapshot that has just begun here is on its way there."""
+    def node_want(self, node: str, epoch: int, now: float) -> None:
+        """A reader behind another node wants one. A snapshot that has just begun here is on its way there."""
         for snapshot in (self.log.building, self.log.snapshot):
             first = self.log.rings[Queue.SCREEN].get(snapshot.first) if snapshot else None
-            if snapshot and first and first.local and snapshot.epoch >= epoch and now - first.at < WANT_AGAIN:
+            if snapshot and first and first.via != node and snapshot.epoch >= epoch and now - first.at < WANT_AGAIN:
                 return
-        if self.log.screen_sender in self.ports or self.log.screen_sender is None:
+        presenter = self.log.screen_sender
+        if presenter is None or presenter in self.ports or any(presenter in s.here for n, s in self.sources.items() if n != node):
             self.ask(epoch, now)
         elif self.wants.heard_again(epoch):  # whoever showed something last does not answer: perhaps somebody here presents now
             self._say_to_all(epoch)
@@ -321,8 +348,9 @@ class Session:
             for port in self.ports.get(presenter, []):
                 port.send(Want(epoch))
         if presenter not in self.ports or again:
-            for carrier in self.carriers.values():
-                carrier.port.send(NodeWant(self.id, epoch))
+            behind = [source for source in self.sources.values() if presenter in source.here and not again]
+            for source in behind or self.sources.values():
+                source.port.send(NodeWant(self.id, epoch))
 
     def _say_to_all(self, epoch: int) -> None:
         for port in self.all_ports():
@@ -376,22 +404,26 @@ class Session:
                 for part in _parts(positions):
                     port.send(Taken(part))
         self._taken.clear()
-        if self._moved:
-            self._say_presence(self.ports.get(self.admission.office, []), self._moved)
-            self._moved = set()
-        if self._moved_here:
-            came = _ids(p for p in self._moved_here if p in self.ports)
-            went = _ids(p for p in self._moved_here if p not in self.ports)
-            for carrier in self.carriers.values():
-                for ids in came:
-                    carrier.port.send(NodePresence(self.id, ids, []))
-                for ids in went:
-                    carrier.port.send(NodePresence(self.id, [], ids))
-            self._moved_here = set()
+        self._flush_presence(now)
         self._let_go(now)
         self._say_want(now)
         self._close_ended(now)
-        return bool(self.waiting) or self.wants.unsaid or (self.admission.ended and bool(self.ports))
+        return bool(self.waiting or self._moved) or self.wants.unsaid or (self.admission.ended and bool(self.ports))
+
+    def _flush_presence(self, now: float) -> None:
+        """Who came is told at once. Who went may be back in a moment, by another way."""
+        ready = {p for p, since in self._moved.items() if now - since >= AWAY_AFTER or self.is_here(p)}
+        for participant in ready:
+            del self._moved[participant]
+        if not ready:
+            return
+        self._say_presence(self.ports.get(self.admission.office, []), ready)
+        for node, carrier in self.carriers.items():
+            here = {p for p in ready if p in self.ports or any(p in s.here for n, s in self.sources.items() if n != node)}
+            for ids in _ids(here):
+                carrier.port.send(NodePresence(self.id, ids, []))
+            for ids in _ids(ready - here):
+                carrier.port.send(NodePresence(self.id, [], ids))
 
     def tick(self, now: float) -> None:
         """Once a second."""

@@ -2,8 +2,8 @@
 
     endpoint → relay     Hello (Have …) · Have · Want · Admitted · Office · Revoke · End
     relay → endpoint     Welcome · Taken · Want · Office · Presence · Lost
-    node ↔ node          NodeHello, NodeWelcome · Facts · NodeHave · NodeWant · NodePresence
-    manager ↔ node       NodeHello, NodeWelcome · Membership · Facts, FactsAck · Load
+    node ↔ node          NodeHello, NodeWelcome · Facts · NodeHave · NodeWant · NodePresence · NodeState · NodeReaders · Crl
+    manager ↔ node       NodeHello, NodeWelcome · Membership · Facts, FactsAck · Load · Crl
     anybody              Ping · Pong · Error
 
 A message is a frame (`wire.frame`) whose type is the message's `TYPE` and whose body is a msgpack array of its fields in the order of
@@ -268,9 +268,45 @@ class Load(Control, frozen=True, array_like=True):
     sessions: U32
 
 
+class NodeState(Control, frozen=True, array_like=True):
+    """What a node says of itself; every node passes what is news to it on to all others. A higher (boot, serial) replaces a lower one.
+
+    `links`: the nodes that it has a link to, with the class of the round-trip time (`mcs.overlay.rtt_class`). `left`: it has stopped in order.
+    """
+
+    TYPE: ClassVar[int] = 41
+    info: NodeInfo
+    boot: U64  # rises with every start of this node
+    serial: U64
+    peers: Annotated[list[tuple[Name, U8]], Meta(max_length=MAX_ENTRIES)] = []
+    links: U32 = 0  # of endpoints
+    sessions: U32 = 0
+    draining: bool = False
+    left: bool = False
+
+
+class NodeReaders(Control, frozen=True, array_like=True):
+    """Which sessions a node has readers of; passed on like `NodeState`. For each session the highest serial of the node's last boot counts."""
+
+    TYPE: ClassVar[int] = 42
+    node: Name
+    boot: U64
+    serial: U64
+    sessions: Annotated[list[U64], Meta(max_length=MAX_ENTRIES)]
+    readers: bool = True
+
+
+class Crl(Control, frozen=True, array_like=True):
+    """The cluster's revoked certificates: an X.509 CRL in DER, signed by the CA, so that it may come from anybody. The higher number counts."""
+
+    TYPE: ClassVar[int] = 43
+    crl: Annotated[bytes, Meta(min_length=1, max_length=512 * 1024)]
+
+
 MESSAGES: Final[tuple[type[Control], ...]] = (
     Hello, Welcome, Error, Have, Ping, Pong, Taken, Lost, Want, Admitted, Office, Revoke, End, Presence,
     NodeHello, NodeWelcome, Membership, Facts, FactsAck, NodeHave, NodeWant, NodePresence, Load,
+    NodeState, NodeReaders, Crl,
 )  # fmt: skip
 _DECODERS: Final = {message.TYPE: msgspec.msgpack.Decoder(message) for message in MESSAGES}
 _ENCODER: Final = msgspec.msgpack.Encoder()

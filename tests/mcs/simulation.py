@@ -1,16 +1,18 @@
 """Relays without sockets: the real relay, session and node-link code, links as queues of bytes, a clock that is set by hand."""
 
 from collections import Counter
+from itertools import count
 
 from mcs.fanout import Reader
 from mcs.links import NodeLink
+from mcs.overlay import weight
 from mcs.relay import Relay
 from mcs.session import Session
 from tests.mcs.raw import Meeting, packet
 from wire.control import Control, decode_control_untrusted
 from wire.errors import CloseReason
 from wire.frame import PACKET, Frame, FrameDecoder
-from wire.ids import ParticipantId
+from wire.ids import ParticipantId, SessionId
 from wire.packet import PacketHeader, parse_packet_untrusted
 
 BUDGET = 400
@@ -80,7 +82,9 @@ class Net:
 
     def __init__(self, places: dict[int, str], nodes: list[str]) -> None:
         self.now = 0.0
-        self.meeting = Meeting(organizer=1, attendees=tuple(p for p in places if p != 1))
+        # the first node is the root of the session's tree
+        session = next(s for s in count(1) if min(nodes, key=lambda node: weight(SessionId(s), node)) == nodes[0])
+        self.meeting = Meeting(session, organizer=1, attendees=tuple(p for p in places if p != 1))
         self.relays = {node: Relay(node, lambda: self.now) for node in nodes}
         self.links: dict[tuple[str, str], HalfLink] = {}
         self.places = places

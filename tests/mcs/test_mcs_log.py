@@ -54,7 +54,7 @@ class Expected:
         self.world, self.me, self.have = world, participant, have
         self.live_from = len(world.taken)
         self.got: list[PacketHeader] = []
-        self.reader = Reader(world.log, ParticipantId(participant) if participant else None, world.dropped)
+        self.reader = Reader(world.log, ParticipantId(participant) if participant else None, world.dropped, "" if participant else "b")
         positions: list[Position] = [(*stream, counter) for stream, counter in have.items()]
         self.reader.start(positions)
 
@@ -276,7 +276,7 @@ class Viewer:
     """A reader of the screen that keeps a picture: the counter up to which it is right; None: none."""
 
     def __init__(self, world: "Screen", participant: int | None) -> None:
-        self.reader = Reader(world.log, ParticipantId(participant) if participant else None, world.dropped)
+        self.reader = Reader(world.log, ParticipantId(participant) if participant else None, world.dropped, "" if participant else "b")
         self.reader.start([])
         self.picture: int | None = None
         self.collecting: int | None = None  # where the snapshot that arrives goes on

@@ -73,18 +73,26 @@ def test_nothing_is_lost_or_doubled_while_links_break_and_heal(steps: list[tuple
         assert got == Counter({s: n for s, n in sent.items() if s[0] != me and s[1] in (0, me)})
 
 
-def test_G25_a_packet_crosses_each_link_between_nodes_once() -> None:
-    world = net({participant: NODES[participant % 3] for participant in range(1, 31)})
+def test_G25_a_packet_crosses_each_tree_link_once_with_seven_nodes_and_sixty_endpoints() -> None:
+    world = net({participant: f"n{participant % 7}" for participant in range(1, 61)})
+    tree = world.relays["n0"].overlay.tree(SessionId(world.meeting.session))
+    assert tree is not None
+    assert {len(tree.links), len(tree.edges()) + 1} == {7}
+    before = sum(half.packets.total() for half in world.links.values())
     for _ in range(10):
         for sender in (1, 2, 3):
             world.send(sender, 2)
             world.send(sender, 5)
     world.settle()
-    crossed = sum((half.packets for half in world.links.values()), Counter())
-    for header, times in crossed.items():
-        assert times == 2, header  # to each of the two other nodes, whatever the number of readers there
-    assert all(max(half.packets.values()) == 1 for half in world.links.values())
+    for link, half in world.links.items():
+        assert not half.packets or tuple(sorted(link)) in tree.edges()
+    for a, b in tree.edges():  # in one direction or the other, whatever the number of readers behind it
+        both = world.links[a, b].packets + world.links[b, a].packets
+        assert set(both.values()) == {1}
+        assert len(both) == 60
+    assert sum(half.packets.total() for half in world.links.values()) - before == 60 * 6
     assert all(len(port.packets) == 20 * (2 if me in (1, 2, 3) else 3) for me, port in world.ports.items())
+    assert not any(relay.dropped["repeated"] for relay in world.relays.values())
 
 
 def test_a_snapshot_wanted_at_another_node_crosses_once_for_all_who_want_it() -> None:
@@ -112,7 +120,7 @@ def test_a_want_that_is_not_answered_is_said_again_to_all_who_may_present() -> N
     world.say(4, Want(1))
     world.settle()
     assert [me for me, port in world.ports.items() if port.of(Want)] == [1]
-    world.settle(4)
+    world.settle(6)
     assert len(world.ports[1].of(Want)) >= 2
     assert world.ports[5].of(Want)
     world.send(5, 9, flags=8)  # another one presents now
@@ -207,12 +215,13 @@ def test_a_handshake_reaches_its_recipient_wherever_it_is_and_no_other_node() ->
 def test_facts_spread_without_a_manager_and_to_a_node_that_was_away() -> None:
     world = net()
     world.cut("a", "b")
+    world.cut("b", "c")
     world.say(1, Revoke(4))
     world.say(1, Office(5, [2]))
     world.settle()
     assert world.ports[4].closed is None
     assert world.ports[5].of(Office) == [Office(5, [2])]
-    world.connect("a", "b")
+    world.connect("b", "c")
     world.settle()
     assert world.ports[4].closed is CloseReason.REVOKED
     assert world.ports[3].of(Office) == [Office(5, [2])]
@@ -246,6 +255,9 @@ def test_presence_is_the_union_over_nodes() -> None:
     assert away(3)
     assert not away(4)
     world.cut("a", "c")
+    world.settle()
+    assert not away(5)  # there is a way over the other node
+    world.cut("b", "c")
     world.settle()
     assert away(5)
 
