@@ -3,6 +3,8 @@
 Python's own ssl module cannot restrict the suites of TLS 1.3, so Hypercorn gets neither listener nor context: `serve_tls` accepts, and each
 finished `TlsStream` is handed to `hypercorn.trio.tcp_server.TCPServer` (its version is pinned for that), which speaks HTTP/1.1 on it.
 
+Without a context the same is served in clear, to this machine alone (`PlainBeyondLoopback`): for a site at http://localhost.
+
 The end is ours too. Hypercorn shields a send that does not get on from cancellation, so one client that has stopped reading could hold a
 server up for ever. Here idle connections end at once, running requests have a grace period, and then the sockets are closed under them.
 """
@@ -10,7 +12,8 @@ server up for ever. Here idle connections end at once, running requests have a g
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, cast
+from ipaddress import ip_address
+from typing import Any, Final, Protocol, cast
 
 import structlog
 import trio
@@ -23,7 +26,7 @@ from hypercorn.typing import ConnectionState, LifespanState
 from hypercorn.utils import wrap_app
 from OpenSSL import SSL
 
-from net.listener import Address, serve_tls
+from net.listener import Address, ListenError, addresses, serve_tls
 from net.stream import TlsStream
 from net.tap import Tap
 
@@ -38,13 +41,30 @@ MAX_DROPPED: Final = 8 << 20
 DROP_WITHIN: Final = 5.0
 MAX_WSGI_BODY: Final = 1 << 20
 
+MAX_PLAIN: Final = 256
+"""Connections in clear at once; the next ones wait in the kernel."""
+
 log = structlog.get_logger()
+
+
+class PlainBeyondLoopback(ListenError):
+    name = "plain-beyond-loopback"
+    sentence = "Without a certificate only this machine may be served; listen on 127.0.0.1, or name a certificate and its key."
+
+
+class _Served(Protocol):
+    """What must end with the server."""
+
+    @property
+    def remote_address(self) -> Address: ...
+
+    def close_now(self) -> None: ...
 
 
 async def serve_asgi(
     app: Any,
     listeners: Sequence[trio.SocketListener],
-    context: SSL.Context,
+    context: SSL.Context | None,
     *,
     grace: float = GRACE,
     tap: Tap | None = None,
@@ -52,7 +72,7 @@ async def serve_asgi(
 ) -> None:
     """Serve until cancelled, then stop as described above. Starts with the real addresses, after the application's own start-up.
 
-    `context`: `server_context(identity, ask_peer=False, alpn=(HTTP,))`.
+    `context`: `server_context(identity, ask_peer=False, alpn=(HTTP,))`, or None: in clear. Raises `PlainBeyondLoopback`.
     """
     await _Server(app, grace).serve(listeners, context, tap, task_status)
 
@@ -66,12 +86,12 @@ class _Server:
         self._grace = grace
         self._stopping = trio.Event()
         self._all_gone = trio.Event()
-        self._streams: set[TlsStream] = set()
+        self._streams: set[_Served] = set()
 
     async def serve(
         self,
         listeners: Sequence[trio.SocketListener],
-        context: SSL.Context,
+        context: SSL.Context | None,
         tap: Tap | None,
         task_status: trio.TaskStatus[list[Address]],
     ) -> None:
@@ -80,9 +100,53 @@ class _Server:
             # the application's own life, and every connection, go on through the grace period: they are shielded until it is over
             keeper: trio.Nursery = await outer.start(self._keep, lifespan)
             try:
-                await serve_tls(listeners, context, self._handle, http=self._handle, tap=tap, handler_nursery=keeper, task_status=task_status)
+                if context is None:
+                    await self._serve_plain(listeners, keeper, task_status)
+                else:
+                    await serve_tls(
+                        listeners, context, self._handle, http=self._handle, tap=tap, handler_nursery=keeper, task_status=task_status
+                    )
             finally:
                 self._stopping.set()
+
+    async def _serve_plain(
+        self, listeners: Sequence[trio.SocketListener], keeper: trio.Nursery, task_status: trio.TaskStatus[list[Address]]
+    ) -> None:
+        where = addresses(listeners)
+        room = trio.CapacityLimiter(MAX_PLAIN)
+
+        async def accept(listener: trio.SocketListener) -> None:
+            while True:
+                token = object()
+                await room.acquire_on_behalf_of(token)
+                try:
+                    stream = _PlainStream(await listener.accept())
+                except OSError as error:  # gone already, or no descriptors: they come back as connections end
+                    log.warning("accept-failed", reason=error.strerror)
+                    room.release_on_behalf_of(token)
+                    await trio.sleep(0.1)
+                    continue
+                keeper.start_soon(self._handle_plain, stream, room, token)
+
+        try:
+            if not all(ip_address(host).is_loopback for host, _ in where):
+                raise PlainBeyondLoopback
+            async with trio.open_nursery() as nursery:
+                for listener in listeners:
+                    nursery.start_soon(accept, listener)
+                task_status.started(where)
+        finally:
+            for listener in listeners:
+                listener.socket.close()
+
+    async def _handle_plain(self, stream: "_PlainStream", room: trio.CapacityLimiter, token: object) -> None:
+        try:
+            await self._serve_one(stream, stream)
+        except Exception:
+            log.exception("handler-failed", remote=stream.remote_address)
+        finally:
+            stream.close_now()
+            room.release_on_behalf_of(token)
 
     async def _keep(self, lifespan: Lifespan, task_status: trio.TaskStatus[trio.Nursery]) -> None:
         with trio.CancelScope(shield=True):
@@ -111,10 +175,13 @@ class _Server:
         connections.cancel_scope.cancel()
 
     async def _handle(self, stream: TlsStream) -> None:
+        await self._serve_one(stream, _AsSslStream(stream))
+
+    async def _serve_one(self, stream: _Served, as_hypercorn: Any) -> None:
         self._streams.add(stream)
         state = cast("ConnectionState", self._state.copy())
         try:
-            await TCPServer(self._app, self._config, self._context, state, cast("Any", _AsSslStream(stream))).run()
+            await TCPServer(self._app, self._config, self._context, state, as_hypercorn).run()
         finally:
             self._streams.discard(stream)
             if not self._streams and self._stopping.is_set():
@@ -175,6 +242,20 @@ class _AsSslStream:
 
     def selected_alpn_protocol(self) -> str:
         return self._alpn
+
+
+class _PlainStream:
+    """What `TCPServer` uses of a `trio.SocketStream`; it takes what has no `do_handshake` for one."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.socket = stream.socket
+        self.receive_some = stream.receive_some
+        self.send_all = stream.send_all
+        self.aclose = stream.aclose
+        self.remote_address: Address = stream.socket.getpeername()[:2]
+
+    def close_now(self) -> None:
+        self.socket.close()
 
 
 class _Logger(Logger):

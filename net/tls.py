@@ -145,15 +145,20 @@ def server_context(identity: Identity, *, ask_peer: bool, alpn: Sequence[bytes] 
     context = _context()
     _load(context, identity.ca_path, identity)
     context.set_verify(SSL.VERIFY_PEER if ask_peer else SSL.VERIFY_NONE, _remember_verdict)
-    spoken = tuple(alpn)
+    _choose(context, alpn)
+    return context
 
-    def choose(_: SSL.Connection, offered: list[bytes]) -> bytes:
-        for protocol in spoken:
-            if protocol in offered:
-                return protocol
-        raise TlsRefused(TlsReason.UNSUPPORTED, remote=False, detail="The caller speaks another protocol.")  # alert no_application_protocol
 
-    context.set_alpn_select_callback(choose)
+def web_context(certificate: str | os.PathLike[str], key: str | os.PathLike[str]) -> SSL.Context:
+    """For browsers, under a certificate that they trust (PEM, with its chain) and that is not the cluster's. Raises `PkiUnreadable`."""
+    context = _context()
+    try:
+        context.use_certificate_chain_file(os.fspath(certificate))
+        context.use_privatekey_file(os.fspath(key))
+        context.check_privatekey()
+    except SSL.Error:
+        raise PkiUnreadable(f"{certificate} or {key} is missing or damaged, or they do not belong together.") from None
+    _choose(context, (HTTP,))
     return context
 
 
@@ -210,6 +215,19 @@ def _context() -> SSL.Context:
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # half the memory of an idle link, at no cost
     return context
+
+
+def _choose(context: SSL.Context, alpn: Sequence[bytes]) -> None:
+    """Of what a caller offers, take the first that is spoken here."""
+    spoken = tuple(alpn)
+
+    def choose(_: SSL.Connection, offered: list[bytes]) -> bytes:
+        for protocol in spoken:
+            if protocol in offered:
+                return protocol
+        raise TlsRefused(TlsReason.UNSUPPORTED, remote=False, detail="The caller speaks another protocol.")  # alert no_application_protocol
+
+    context.set_alpn_select_callback(choose)
 
 
 def _load(context: SSL.Context, ca_path: Path, identity: Identity | None) -> None:

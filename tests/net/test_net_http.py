@@ -14,10 +14,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from net.dial import dial
-from net.http import serve_asgi
+from net.http import PlainBeyondLoopback, serve_asgi
 from net.listener import addresses, listen
+from net.pki import PkiUnreadable
 from net.stream import TlsStream
-from net.tls import HTTP, client_context, server_context
+from net.tls import HTTP, client_context, server_context, web_context
 from tests.net.cluster import PATIENCE, Cluster
 
 GET = b"GET %s HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -66,9 +67,9 @@ class Events:
 
 
 @asynccontextmanager
-async def serving(cluster: Cluster, app: Any, *, grace: float = 3.0) -> AsyncIterator[int]:
+async def serving(cluster: Cluster, app: Any, *, grace: float = 3.0, clear: bool = False) -> AsyncIterator[int]:
     """The port. On leaving, the server is stopped and has ended."""
-    context = server_context(cluster.manager, ask_peer=False, alpn=(HTTP,))
+    context = None if clear else server_context(cluster.manager, ask_peer=False, alpn=(HTTP,))
     listeners = await listen("127.0.0.1", 0)
 
     async def serve(task_status: trio.TaskStatus[Any]) -> None:
@@ -215,3 +216,37 @@ async def test_an_application_that_cannot_start_leaves_no_open_port(cluster: Clu
     with pytest.RaisesGroup(pytest.RaisesExc(Exception, match="no database"), flatten_subgroups=True):
         await serve_asgi(app, listeners, server_context(cluster.manager, ask_peer=False, alpn=(HTTP,)))
     assert listeners[0].socket.fileno() == -1
+
+
+async def test_this_machine_is_served_in_clear(cluster: Cluster) -> None:
+    events = Events()
+    async with serving(cluster, events.app(), clear=True) as port, httpx.AsyncClient(base_url=f"http://localhost:{port}") as http:
+        for body in ("", "x" * 100_000):
+            answer = await http.post("/about", content=body)
+            assert answer.json() == {"scheme": "http", "client": "127.0.0.1", "greeting": "hello", "body": body}
+    assert events.log == ["start", "stop"]
+
+
+async def test_a_client_in_clear_that_has_stopped_reading_cannot_hold_the_server_up(cluster: Cluster) -> None:
+    events = Events()
+    async with serving(cluster, events.app(), grace=0.1, clear=True) as port:
+        stalled = await trio.open_tcp_stream("127.0.0.1", port)
+        await stalled.send_all(GET % b"/endless/")
+        await events.asked.wait()
+        await trio.testing.wait_all_tasks_blocked(0.1)
+    await stalled.aclose()
+    assert events.log == ["start", "stop"]
+
+
+async def test_other_machines_are_never_served_in_clear() -> None:
+    listeners = await listen("0.0.0.0", 0)
+    with pytest.RaisesGroup(PlainBeyondLoopback, flatten_subgroups=True):
+        await serve_asgi(Events().app(), listeners, None)
+    assert listeners[0].socket.fileno() == -1
+
+
+def test_a_web_certificate_and_its_key_belong_together(cluster: Cluster) -> None:
+    web_context(cluster.manager.cert_path, cluster.manager.key_path)
+    for certificate, key in ((cluster.manager.cert_path, cluster.relay.key_path), (cluster.ca, "/nowhere")):
+        with pytest.raises(PkiUnreadable):
+            web_context(certificate, key)
