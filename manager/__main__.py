@@ -12,7 +12,7 @@ import click
 import structlog
 import trio
 
-from manager import accounts
+from manager import keys
 from manager.api import create_app
 from manager.desk import Desk
 from manager.nodes import Nodes
@@ -106,7 +106,7 @@ def serve_command(config: Path | None, as_json: bool, log_json: bool, parent: bo
 @click.option("--json", "as_json", is_flag=True, help="Print name and key as one line of JSON.")
 def add_organizer(name: str, config: Path | None, store: str | None, as_json: bool) -> None:
     """Make an organizer and print its API key, the only time that it is shown."""
-    key = accounts.key_text(_visit(config, store, lambda s: s.write_now(accounts.add_organizer, name, time.time())))
+    key = keys.key_text(_visit(config, store, lambda s: s.write_now(keys.add_organizer, name, time.time())))
     click.echo(json.dumps({"name": name, "key": key}) if as_json else key)
 
 
@@ -116,7 +116,7 @@ def add_organizer(name: str, config: Path | None, store: str | None, as_json: bo
 @_store
 def remove_organizer(name: str, config: Path | None, store: str | None) -> None:
     """Make an organizer's API key worthless. The meetings stay; adding the name again makes a new key for them."""
-    _visit(config, store, lambda s: s.write_now(accounts.remove_organizer, name))
+    _visit(config, store, lambda s: s.write_now(keys.remove_organizer, name))
 
 
 @main.command("list-organizers")
@@ -125,7 +125,7 @@ def remove_organizer(name: str, config: Path | None, store: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each.")
 def list_organizers(config: Path | None, store: str | None, as_json: bool) -> None:
     """Show all organizers."""
-    for organizer in _visit(config, store, lambda s: s.read_now(accounts.list_organizers)):
+    for organizer in _visit(config, store, lambda s: s.read_now(keys.list_organizers)):
         entry = json.dumps({"name": organizer.name, "active": organizer.active})
         click.echo(entry if as_json else f"{organizer.name}{'' if organizer.active else '  (removed)'}")
 

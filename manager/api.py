@@ -30,8 +30,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from manager import accounts, errors
-from manager.accounts import Organizer
+from manager import errors, keys
+from manager.accounts import Account
 from manager.desk import MAX_PATIENCE, Admission, Desk
 from manager.errors import KeyRefused, Refusal, RequestMalformed
 from manager.hidden import INVITE_SIZE, Hidden
@@ -45,6 +45,7 @@ BODY_WITHIN: Final = 10.0
 
 STATUS: Final[dict[type[Refusal], int]] = {
     errors.RequestMalformed: 422,
+    errors.MeetingKeyMissing: 409,
     errors.KeyRefused: 401,
     errors.MeetingUnavailable: 404,
     errors.NotOpenYet: 409,
@@ -235,11 +236,11 @@ async def _broken(request: Request, error: Exception) -> Response:
     return _problem(_Defect())
 
 
-async def _organizer(desk: Desk, request: Request) -> Organizer:
+async def _organizer(desk: Desk, request: Request) -> Account:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise KeyRefused
-    return await desk.organizer(accounts.parse_key_untrusted(key.strip()))
+    return (await desk.caller(keys.parse_key_untrusted(key.strip()), "")).account
 
 
 async def _body_untrusted(request: Request, kind: type[T]) -> T:
@@ -338,7 +339,7 @@ def _meeting(meeting: Meeting) -> dict[str, object]:
         "meeting_id": meeting.number,
         "invite": meeting.invite.reveal().hex(),
         "title": meeting.title,
-        "meeting_key": _base64url(meeting.meeting_key),
+        "meeting_key": None if meeting.meeting_key is None else _base64url(meeting.meeting_key),
         "state": meeting.state.value,
         "session": None if meeting.session is None else f"{meeting.session:016x}",
         "created_at": meeting.created_at,
@@ -358,4 +359,5 @@ def _ticket(admission: Admission) -> dict[str, object]:
         "meeting_key": _base64url(ticket.meeting_key),
         "relays": [{"node": info.node, "addresses": [list(address) for address in info.addresses]} for info in admission.relays],
         "cluster": admission.cluster,
+        "features": sorted(ticket.features),
     }

@@ -17,8 +17,9 @@ from typing import Final
 import structlog
 import trio
 
-from manager import accounts, meetings, tickets
-from manager.accounts import Organizer
+from manager import keys, meetings, tickets
+from manager.accounts import Account
+from manager.callers import Caller
 from manager.errors import MeetingUnavailable, NoRelay, NotOpenYet, StoreUnavailable, Throttled
 from manager.hidden import Hidden
 from manager.meetings import Meeting, Standing
@@ -74,20 +75,23 @@ class Desk:
                     self._nodes.announce(tickets.ended_facts(session))
             await trio.sleep(HOUR)
 
-    async def organizer(self, key: Hidden) -> Organizer:
+    async def caller(self, key: Hidden, address: str) -> Caller:
         """Raises `KeyRefused`."""
-        return await self._store.read(accounts.organizer_of_key, key)
+        caller, unnoted = await self._store.read(keys.caller_of_key, key, address, self._clock())
+        if unnoted is not None:
+            await self._store.write(keys.note_use, unnoted, self._clock())
+        return caller
 
-    async def schedule(self, organizer: Organizer, title: str, meeting_key: bytes) -> Meeting:
+    async def schedule(self, organizer: Account, title: str, meeting_key: bytes) -> Meeting:
         """Raises `RequestMalformed`. When it returns, the meeting outlives a power cut."""
         meeting = await self._store.write(meetings.schedule, organizer, title, meeting_key, self._clock())
         log.info("meeting-scheduled", organizer=organizer.id)
         return meeting
 
-    async def meetings(self, organizer: Organizer) -> list[Meeting]:
+    async def meetings(self, organizer: Account) -> list[Meeting]:
         return await self._store.read(meetings.list_meetings, organizer)
 
-    async def open(self, organizer: Organizer, number: MeetingId) -> Admission:
+    async def open(self, organizer: Account, number: MeetingId) -> Admission:
         """Open the meeting, or come back to it; waiting guests go on. Raises `MeetingUnavailable`, `MeetingEnded`, `NoRelay`."""
         meeting = await self._store.read(meetings.find_meeting, number)
         running = meeting if meeting is not None and meeting.organizer == organizer.id and meeting.session is not None else None
@@ -130,13 +134,13 @@ class Desk:
         order = self._place(meeting.session, meeting.primary_node)
         return await self._told(await self._store.write(tickets.admit_guest, meeting, order[0], self._clock()), order)
 
-    async def end(self, organizer: Organizer, session: SessionId) -> None:
+    async def end(self, organizer: Account, session: SessionId) -> None:
         """End the session: first in the store, then at the relays. Ending it again changes nothing. Raises `SessionUnknown`."""
         if await self._store.write(tickets.end_session, organizer, session, self._clock()):
             log.info("session-ended", by="organizer", organizer=organizer.id)
         await self._nodes.tell(tickets.ended_facts(session))
 
-    async def revoke(self, organizer: Organizer, session: SessionId, participant: ParticipantId) -> None:
+    async def revoke(self, organizer: Account, session: SessionId, participant: ParticipantId) -> None:
         """Make a participant's token worthless. Raises `SessionUnknown`, `ParticipantUnknown`."""
         facts = await self._store.write(tickets.revoke, organizer, session, participant, self._clock())
         await self._nodes.tell(facts)

@@ -3,7 +3,27 @@
     ParleyError
     └── Refusal                     the manager says no, and why
         ├── RequestMalformed        request-malformed     the caller's bytes are not what was asked for
-        ├── KeyRefused              key-refused           no organizer's API key, or a wrong one
+        ├── KeyRefused              key-refused           no API key, or a wrong one
+        ├── ScopeMissing            scope-missing         a right key that may not do this
+        ├── NotPermitted            not-permitted         a role that may not do this
+        ├── FeatureDisabled         feature-disabled      an administrator has turned it off for this account
+        ├── SignInRefused           sign-in-refused       e-mail, password, code or passkey: never which
+        ├── SignInLocked            sign-in-locked        too many failures; the same whether the account exists
+        ├── SignInNeeded            sign-in-needed        nobody is signed in, or no longer
+        ├── StepMissing             step-missing          signed in by half: a code, a new password or a second factor is due
+        ├── AddressNotAllowed       address-not-allowed
+        ├── SignUpClosed            sign-up-closed
+        ├── LinkWorthless           link-worthless        a one-time link that was used, replaced or is too old
+        ├── ChallengeFailed         challenge-failed      a proof of work that proves nothing
+        ├── AccountExists           account-exists        told to administrators alone
+        ├── AccountUnknown          account-unknown
+        ├── LastAdministrator       last-administrator
+        ├── MeetingRunning          meeting-running       told only to the meeting's own organizer
+        ├── MeetingKeyMissing       meeting-key-missing   told only to the meeting's own organizer
+        ├── IdempotencyConflict     idempotency-conflict
+        ├── MailFailed              mail-failed
+        ├── AuditBroken             audit-broken
+        ├── BackupUnreadable        backup-unreadable
         ├── MeetingUnavailable      meeting-unavailable   absent, ended, not open yet: a stranger cannot tell which
         ├── NotOpenYet              not-open-yet          told only to who holds the invitation
         ├── MeetingEnded            meeting-ended         told only to the meeting's own organizer
@@ -18,9 +38,11 @@
         ├── StoreInUse              store-in-use          another manager serves this database
         └── StoreUnavailable        store-unavailable     `cause` says what stands in the way (locked, full, read-only …)
 
-A refusal that passes by itself has `retry_after`, seconds.
+A refusal that passes by itself has `retry_after`, seconds. One of typed input has `fields`: for each field that is wrong, what is wrong.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import ClassVar
 
@@ -40,13 +62,152 @@ class Refusal(ParleyError):
 
 
 class RequestMalformed(Refusal):
+    """`fields`: what is wrong, by the name of the field. A sentence is always one of a fixed set, so that it can be translated."""
+
     name = "request-malformed"
     sentence = "The request is not what this address takes; the detail says what is wrong with it."
+
+    def __init__(self, detail: str = "", *, fields: Mapping[str, str] | None = None) -> None:
+        self.fields = dict(fields or {})
+        super().__init__(detail or "; ".join(f"{field}: {problem}" for field, problem in self.fields.items()))
+
+
+class Fields:
+    """Collects what is wrong with each field, so that a person is told all of it at once.
+
+    >>> check = Fields()
+    >>> with check("title"):
+    ...     raise RequestMalformed("a title has 1 to 200 characters")
+    >>> check.problems
+    {'title': 'a title has 1 to 200 characters'}
+    """
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {}
+
+    @contextmanager
+    def __call__(self, field: str) -> Iterator[None]:
+        """A `RequestMalformed` from inside belongs to this field."""
+        try:
+            yield
+        except RequestMalformed as wrong:
+            self.problems |= wrong.fields or {field: wrong.detail}
+
+    def finish(self) -> None:
+        """Raises `RequestMalformed` if anything was wrong."""
+        if self.problems:
+            raise RequestMalformed(fields=self.problems)
 
 
 class KeyRefused(Refusal):
     name = "key-refused"
-    sentence = "This needs an organizer's API key; `parley manager add-organizer` makes one."
+    sentence = "This needs an API key; make one on your account's page, or with `parley manager add-organizer`."
+
+
+class ScopeMissing(Refusal):
+    name = "scope-missing"
+    sentence = "This API key may not do that; make one with the scope that the detail names."
+
+
+class NotPermitted(Refusal):
+    name = "not-permitted"
+    sentence = "Your account may not do that; ask an administrator."
+
+
+class FeatureDisabled(Refusal):
+    name = "feature-disabled"
+    sentence = "An administrator has turned this off for your account."
+
+
+class SignInRefused(Refusal):
+    name = "sign-in-refused"
+    sentence = "That did not match. Check the e-mail address, the password or the code."
+
+
+class SignInLocked(Refusal):
+    name = "sign-in-locked"
+    sentence = "Too many attempts; wait a little before the next one."
+
+
+class SignInNeeded(Refusal):
+    name = "sign-in-needed"
+    sentence = "Sign in first."
+
+
+class StepMissing(Refusal):
+    """`stage`: what is due, a `manager.signin.Stage`."""
+
+    name = "step-missing"
+    sentence = "One more step before you are signed in."
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(stage)
+        self.stage = stage
+
+
+class AddressNotAllowed(Refusal):
+    name = "address-not-allowed"
+    sentence = "Signing in from this network is not allowed; ask an administrator."
+
+
+class SignUpClosed(Refusal):
+    name = "sign-up-closed"
+    sentence = "Accounts are made by invitation here; ask an administrator."
+
+
+class LinkWorthless(Refusal):
+    name = "link-worthless"
+    sentence = "This link was used already, or is too old; ask for another one."
+
+
+class ChallengeFailed(Refusal):
+    name = "challenge-failed"
+    sentence = "The proof of work does not hold, or is too old; ask for a new challenge."
+
+
+class AccountExists(Refusal):
+    name = "account-exists"
+    sentence = "There is an account with this e-mail address."
+
+
+class AccountUnknown(Refusal):
+    name = "account-unknown"
+    sentence = "There is no such account."
+
+
+class LastAdministrator(Refusal):
+    name = "last-administrator"
+    sentence = "This is the last internal administrator; make another one first."
+
+
+class MeetingRunning(Refusal):
+    name = "meeting-running"
+    sentence = "This meeting is running; end it first."
+
+
+class MeetingKeyMissing(Refusal):
+    name = "meeting-key-missing"
+    sentence = "No endpoint has made this meeting's key yet; run `parley schedule --adopt LINK` where you will host it."
+
+
+class IdempotencyConflict(Refusal):
+    name = "idempotency-conflict"
+    sentence = "This idempotency key was used for another request; use a fresh one."
+
+
+class MailFailed(Refusal):
+    name = "mail-failed"
+    sentence = "The mail server did not take the letter; the log says more."
+
+
+class AuditBroken(Refusal):
+    name = "audit-broken"
+    sentence = "The audit log was changed; the detail says where."
+
+
+class BackupUnreadable(Refusal):
+    name = "backup-unreadable"
+    sentence = "This is no backup of Parley, its passphrase is another one, or it is damaged."
 
 
 class MeetingUnavailable(Refusal):

@@ -1,23 +1,36 @@
 """Meetings: scheduling, finding, the invitation. Rules over the store; no HTTP.
 
-    schedule ──▶ scheduled ──open──▶ open ──end──▶ ended          a session runs while the meeting is open; a meeting serves one session
+    schedule ──▶ scheduled ──open──▶ open ──end──▶ ended          a session runs while the meeting is open
+                  │   ▲                │
+               cancel  └──── end ───────┘                           while a repetition has occurrences left
+                  ▼
+              cancelled
+
+The meeting key is made by the endpoint that will host, and may come later than the meeting itself: one that was scheduled on a page has
+none until `set_key`, and cannot be opened before.
 
 A meeting ID is drawn from the system's generator, uniformly from the 900 million numbers of nine digits, and is nobody else's until 30
 days after the end: an old link must not lead into another meeting.
 """
 
+import json
 import secrets
 import unicodedata
+import uuid
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Connection, Row, Select, select
 from sqlalchemy.exc import IntegrityError
 
-from manager.accounts import Organizer
-from manager.errors import RequestMalformed
+from manager.accounts import Account
+from manager.calendar import ANY_TIME, FORMAT, Repeat, Schedule
+from manager.errors import FeatureDisabled, Fields, MeetingEnded, MeetingRunning, MeetingUnavailable, RequestMalformed
 from manager.hidden import INVITE_SIZE, NO_INVITE, Hidden
+from manager.policy import FEATURES, check_features
 from manager.store import meetings, sessions
 from wire.ids import MEETING_IDS, MeetingId, SessionId
 
@@ -35,22 +48,39 @@ class MeetingState(StrEnum):
     SCHEDULED = "scheduled"
     OPEN = "open"
     ENDED = "ended"
+    CANCELLED = "cancelled"
+
+    @property
+    def over(self) -> bool:
+        return self in (MeetingState.ENDED, MeetingState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """A meeting as its organizer sees it."""
+    """A meeting as its organizer sees it. `features_off`: what the organizer turned off for it. `uid`, `sequence`: of its calendar entry."""
 
     id: int  # the store's, not the meeting ID
     number: MeetingId
     organizer: int
     title: str
-    meeting_key: bytes
+    meeting_key: bytes | None
     invite: Hidden
     state: MeetingState
+    schedule: Schedule
+    features_off: frozenset[str]
+    uid: str
+    sequence: int
     created_at: float
+    changed_at: float
+    ended_at: float | None = None
     session: SessionId | None = field(default=None, repr=False)  # the running one
     primary_node: str | None = field(default=None, repr=False)
+
+    def coming(self, now: float) -> bool:
+        """Whether it runs or may still take place: the others are past."""
+        if self.state is not MeetingState.SCHEDULED:
+            return self.state is MeetingState.OPEN
+        return self.schedule.starts is None or self.schedule.next(now) is not None
 
 
 class Standing(Enum):
@@ -80,11 +110,25 @@ def clean_title(title: str) -> str:
     return cleaned
 
 
-def schedule(db: Connection, organizer: Organizer, title: str, meeting_key: bytes, now: float) -> Meeting:
+def schedule(
+    db: Connection,
+    organizer: Account,
+    title: str,
+    meeting_key: bytes | None,
+    now: float,
+    when: Schedule = ANY_TIME,
+    features_off: list[str] | None = None,
+) -> Meeting:
     """A new meeting. Raises `RequestMalformed`."""
-    title = clean_title(title)
-    if len(meeting_key) != KEY_SIZE:
-        raise RequestMalformed(f"a meeting key has {KEY_SIZE} bytes")
+    check = Fields()
+    with check("title"):
+        title = clean_title(title)
+    with check("meeting_key"):
+        if meeting_key is not None and len(meeting_key) != KEY_SIZE:
+            raise RequestMalformed(f"a meeting key has {KEY_SIZE} bytes")
+    with check("features_off"):
+        off = check_features(features_off or [])
+    check.finish()
     invite = Hidden(secrets.token_bytes(INVITE_SIZE))
     while invite == NO_INVITE:
         invite = Hidden(secrets.token_bytes(INVITE_SIZE))
@@ -93,7 +137,7 @@ def schedule(db: Connection, organizer: Organizer, title: str, meeting_key: byte
         _let_go(db, number, now)
         try:
             with db.begin_nested():
-                result = db.execute(
+                db.execute(
                     meetings.insert().values(
                         number=number,
                         held=number,
@@ -102,17 +146,96 @@ def schedule(db: Connection, organizer: Organizer, title: str, meeting_key: byte
                         meeting_key=meeting_key,
                         invite=invite,
                         state=MeetingState.SCHEDULED.value,
+                        features=json.dumps(sorted(off)),
+                        uid=f"{uuid.uuid4()}@parley",
+                        sequence=0,
                         created_at=now,
+                        changed_at=now,
+                        **_columns(when),
                     )
                 )
         except IntegrityError:
             continue  # the number is taken
-        (key,) = result.inserted_primary_key or (0,)
-        return Meeting(int(key), number, organizer.id, title, meeting_key, invite, MeetingState.SCHEDULED, now)
+        made = find_meeting(db, number)
+        assert made is not None
+        return made
     raise AssertionError(f"{_DRAWS} draws of nine digits were all taken")
 
 
-def list_meetings(db: Connection, organizer: Organizer) -> list[Meeting]:
+def edit(
+    db: Connection,
+    organizer: Account,
+    number: MeetingId,
+    now: float,
+    *,
+    title: str | None = None,
+    when: Schedule | None = None,
+    features_off: list[str] | None = None,
+) -> Meeting:
+    """Change what is given; its calendar entry is a new version of itself. Raises `MeetingUnavailable`, `MeetingEnded`, `RequestMalformed`."""
+    meeting = own_meeting(db, organizer, number)
+    if meeting.state.over:
+        raise MeetingEnded
+    check = Fields()
+    values: dict[str, Any] = {"sequence": meeting.sequence + 1, "changed_at": now}
+    with check("title"):
+        values |= {} if title is None else {"title": clean_title(title)}
+    with check("features_off"):
+        values |= {} if features_off is None else {"features": json.dumps(sorted(check_features(features_off)))}
+    check.finish()
+    values |= {} if when is None else _columns(when)
+    db.execute(meetings.update().where(meetings.c.id == meeting.id).values(values))
+    return own_meeting(db, organizer, number)
+
+
+def cancel(db: Connection, organizer: Account, number: MeetingId, now: float) -> Meeting:
+    """It will not take place. Raises `MeetingUnavailable`, `MeetingRunning`, `MeetingEnded`; cancelling again changes nothing."""
+    meeting = own_meeting(db, organizer, number)
+    if meeting.state is MeetingState.OPEN:
+        raise MeetingRunning
+    if meeting.state is MeetingState.ENDED:
+        raise MeetingEnded
+    if meeting.state is MeetingState.SCHEDULED:
+        values = {"state": MeetingState.CANCELLED.value, "ended_at": now, "changed_at": now, "sequence": meeting.sequence + 1}
+        db.execute(meetings.update().where(meetings.c.id == meeting.id).values(values))
+    return own_meeting(db, organizer, number)
+
+
+def set_key(db: Connection, organizer: Account, number: MeetingId, meeting_key: bytes, now: float) -> Meeting:
+    """The key that the hosting endpoint has made; a later one counts, until the meeting opens. Raises as `cancel`, and `RequestMalformed`."""
+    meeting = own_meeting(db, organizer, number)
+    if len(meeting_key) != KEY_SIZE:
+        raise RequestMalformed(fields={"meeting_key": f"a meeting key has {KEY_SIZE} bytes"})
+    if meeting.state.over:
+        raise MeetingEnded
+    if meeting.meeting_key != meeting_key:
+        if meeting.state is MeetingState.OPEN:
+            raise MeetingRunning
+        db.execute(meetings.update().where(meetings.c.id == meeting.id).values(meeting_key=meeting_key, changed_at=now))
+    return own_meeting(db, organizer, number)
+
+
+def own_meeting(db: Connection, organizer: Account, number: MeetingId) -> Meeting:
+    """Raises `MeetingUnavailable` if it is absent, or another's."""
+    meeting = find_meeting(db, number)
+    if meeting is None or meeting.organizer != organizer.id:
+        raise MeetingUnavailable
+    return meeting
+
+
+def features_of(meeting: Meeting, organizer: Account) -> frozenset[str]:
+    """What this meeting may offer now: what its organizer has, without what was turned off for it."""
+    return organizer.features - meeting.features_off
+
+
+def require_feature(account: Account, *names: str) -> None:
+    """Raises `FeatureDisabled` with the first one that the account does not have."""
+    for name in names:
+        if name not in account.features:
+            raise FeatureDisabled(name)
+
+
+def list_meetings(db: Connection, organizer: Account) -> list[Meeting]:
     """The organizer's own, newest first, at most `LISTED`."""
     query = _select().where(meetings.c.organizer_id == organizer.id)
     return [_meeting(row) for row in db.execute(query.order_by(meetings.c.created_at.desc(), meetings.c.id.desc()).limit(LISTED))]
@@ -141,9 +264,24 @@ def standing(db: Connection, number: MeetingId, invite: Hidden | None) -> tuple[
     return Standing.UNAVAILABLE, None
 
 
+def session_over(db: Connection, meeting: int, now: float) -> None:
+    """Its session has ended: the meeting too, unless it comes again."""
+    row = db.execute(_select().where(meetings.c.id == meeting)).one()
+    when = _meeting(row).schedule
+    again = when.repeat is not None and when.next(now) is not None
+    set_state(db, meeting, MeetingState.SCHEDULED if again else MeetingState.ENDED, now)
+
+
+def erase_of(db: Connection, organizer: int, now: float) -> None:
+    """Its organizer's account is deleted: no meeting of it can be opened or read any more. Its running sessions have been ended before."""
+    own = meetings.c.organizer_id == organizer
+    db.execute(meetings.update().where(own & meetings.c.ended_at.is_(None)).values(state=MeetingState.CANCELLED.value, ended_at=now))
+    db.execute(meetings.update().where(own).values(title="(deleted)", meeting_key=None, changed_at=now))
+
+
 def set_state(db: Connection, meeting: int, state: MeetingState, now: float) -> None:
     """Move a meeting along."""
-    ended_at = now if state is MeetingState.ENDED else None
+    ended_at = now if state.over else None
     db.execute(meetings.update().where(meetings.c.id == meeting).values(state=state.value, ended_at=ended_at))
 
 
@@ -158,16 +296,33 @@ def _select() -> Select[Any]:
     return select(meetings, sessions.c.id.label("session"), sessions.c.primary_node).outerjoin_from(meetings, sessions, running)
 
 
+def _columns(when: Schedule) -> dict[str, Any]:
+    return {
+        "starts": None if when.starts is None else when.starts.strftime(FORMAT),
+        "zone": when.zone,
+        "minutes": when.minutes,
+        "repeat": "" if when.repeat is None else msgspec.json.encode(when.repeat).decode(),
+    }
+
+
 def _meeting(row: Row[Any]) -> Meeting:
+    starts = None if row.starts is None else datetime.strptime(row.starts, FORMAT)
+    repeat = msgspec.json.decode(row.repeat, type=Repeat) if row.repeat else None
     return Meeting(
-        row.id,
-        MeetingId(row.number),
-        row.organizer_id,
-        row.title,
-        row.meeting_key,
-        row.invite,
-        MeetingState(row.state),
-        row.created_at,
-        None if row.session is None else SessionId(row.session),
-        row.primary_node,
+        id=row.id,
+        number=MeetingId(row.number),
+        organizer=row.organizer_id,
+        title=row.title,
+        meeting_key=row.meeting_key,
+        invite=row.invite,
+        state=MeetingState(row.state),
+        schedule=Schedule(starts, row.zone, row.minutes, repeat),
+        features_off=frozenset(json.loads(row.features)) & frozenset(FEATURES),
+        uid=row.uid,
+        sequence=row.sequence,
+        created_at=row.created_at,
+        changed_at=row.changed_at,
+        ended_at=row.ended_at,
+        session=None if row.session is None else SessionId(row.session),
+        primary_node=row.primary_node,
     )

@@ -2,7 +2,8 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +32,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node_host: str = "127.0.0.1"
     """Address where relays call; "" is every address."""
     node_port: Port = 8300
+    site: str = ""
+    """The address that people type, such as https://meet.example.org: it stands in links and mails. "": this machine's, https://localhost:PORT."""
+    smtp_host: str = ""
+    """A mail server; "": letters are put into `mail_folder` as files."""
+    smtp_port: Port = 587
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    """`none` is for a mail server on this machine alone."""
+    smtp_user: str = ""
+    smtp_password_file: str = ""
+    """A file with the mail server's password."""
+    mail_from: str = "parley@localhost"
+    mail_folder: str = "mail"
+    """Where letters go without a mail server, as `.eml` files."""
     stranger_rate: Positive = 0.2
     """Wrong meeting IDs that one address may try."""
     stranger_burst: Burst = 10
@@ -43,6 +57,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     guests_rate: Positive = 500
     """Tickets for all together."""
     guests_burst: Burst = 5_000
+    sign_in_rate: Positive = 0.2
+    """Sign-ins, sign-ups and forgotten passwords that one address may try, beside the lock-out."""
+    sign_in_burst: Burst = 30
+    sign_ins_rate: Positive = 10
+    """The same, of all together: what hashing can do."""
+    sign_ins_burst: Burst = 100
+    call_rate: Positive = 50
+    """API calls with one key, or of one sign-in."""
+    call_burst: Burst = 200
+    calls_rate: Positive = 2_000
+    calls_burst: Burst = 5_000
     tap: str | None = None
     """A directory for everything that is received, after TLS. A diagnostic; it holds tokens."""
 
@@ -68,4 +93,18 @@ def load_settings(path: Path | None, **flags: Any) -> Settings:
     rates = [value for name, value in msgspec.structs.asdict(settings).items() if name.endswith(("_rate", "_burst"))]
     if not all(math.isfinite(rate) for rate in rates):
         raise SettingsMalformed("a rate is a finite number")
-    return settings
+    return msgspec.structs.replace(settings, site=_site(settings))
+
+
+def _site(settings: Settings) -> str:
+    """https://HOST[:PORT] without a slash at the end. `http` for this machine's own loopback alone: cookies need a secure context."""
+    site = settings.site.rstrip("/") or "https://localhost" + (f":{settings.api_port}" if settings.api_port else "")
+    try:
+        parts = urlsplit(site)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    loopback = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not (parts.scheme == "https" or loopback) or not parts.hostname or port == 0 or parts.path or parts.query or "@" in parts.netloc:
+        raise SettingsMalformed("the site looks like https://meet.example.org, or http://localhost:PORT on this machine alone")
+    return site

@@ -4,8 +4,9 @@ A *rule* is a plain function whose first argument is a database connection; `Sto
 one transaction, and nothing else of the manager touches the database. A write that has returned is on the disk. One writer at a time,
 in order of arrival (a limiter of its own, so that writers queue here and do not sleep in SQLite's busy handler); readers run beside it.
 
-What is kept of secrets, and why: of an organizer's API key the SHA-256 alone, since it is only ever compared; invitations in clear,
-since their organizer sees them again and they open nothing by themselves; role tokens and session secrets in clear while the session
+What is kept of secrets, and why: of a password its Argon2id verifier; of API keys, sign-ins, one-time links and recovery codes, which are
+drawn at random, the SHA-256 alone, since they are only ever compared; TOTP keys in clear, since codes are computed from them; invitations
+in clear, since their organizer sees them again and they open nothing by themselves; role tokens and session secrets in clear while the session
 runs, since later tickets carry the secret and a relay that connects must be told every token, and erased when it ends (SQLite's write-ahead
 log holds the erased pages until its next checkpoint).
 """
@@ -20,6 +21,7 @@ import structlog
 import trio
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Connection,
@@ -83,13 +85,129 @@ metadata = MetaData(
     }
 )
 
-organizers = Table(
-    "organizers",
+accounts = Table(
+    "accounts",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("name", String(64), nullable=False, unique=True),
-    Column("key_digest", LargeBinary(32), unique=True),  # null: removed; the row stays for the meetings' sake
+    Column("email", String(254), unique=True),  # normal form; null: a program's account, or a deleted one
+    Column("name", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("password", String(200)),  # an Argon2id verifier; null: none chosen yet
+    Column("password_at", Double),
+    Column("totp", HiddenBytes),  # the shared key; null: none
+    Column("totp_step", BigInteger, nullable=False),  # the last time step that was used: a code counts once
+    Column("factor_required", Boolean, nullable=False),
+    Column("features", String(1000), nullable=False),  # JSON list: what an administrator turned off
+    Column("zone", String(64), nullable=False),
+    Column("language", String(16), nullable=False),
     Column("created_at", Double, nullable=False),  # every time is in seconds since 1970, UTC
+    Column("deleted_at", Double),
+    CheckConstraint("role IN ('organizer', 'external-admin', 'internal-admin')", name="role"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("name", String(64), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("scopes", String(200), nullable=False),  # words
+    Column("created_at", Double, nullable=False),
+    Column("used_at", Double),
+    Column("expires_at", Double),
+)
+
+logins = Table(
+    "logins",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("stage", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("agent", String(200), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("used_at", Double, nullable=False),
+    Column("proved_at", Double, nullable=False),  # the last time that the person proved who it is
+    Column("challenge", HiddenBytes),  # of a passkey's ceremony under way
+    Column("totp", HiddenBytes),  # a TOTP key that is shown, and not proved yet
+)
+
+passkeys = Table(
+    "passkeys",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("credential", LargeBinary(1023), nullable=False, unique=True),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("sign_count", BigInteger, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("used_at", Double),
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id"), primary_key=True),
+    Column("digest", LargeBinary(32), primary_key=True),
+)
+
+links = Table(  # one-time links: invitation, confirmation, forgotten password
+    "links",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("purpose", String(16), nullable=False),
+    Column("account_id", ForeignKey("accounts.id"), index=True),
+    Column("email", String(254), nullable=False, index=True),
+    Column("name", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("password", String(200)),  # a verifier, chosen at sign-up and waiting for the confirmation
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
+lockouts = Table(
+    "lockouts",
+    metadata,
+    Column("subject", LargeBinary(32), primary_key=True),  # a hash: of an address, or of an e-mail, whether it has an account or not
+    Column("failures", Integer, nullable=False),
+    Column("failed_at", Double, nullable=False),
+    Column("until", Double, nullable=False),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", String(4000), nullable=False),  # JSON of manager.policy.Policy
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("account_id", Integer),  # who did it; no foreign key: a record outlives what it speaks of
+    Column("address", String(64), nullable=False),
+    Column("act", String(32), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("detail", String(500), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id"), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("request", LargeBinary(32), nullable=False),  # a hash of method, path and body
+    Column("status", SmallInteger),  # null: under way
+    Column("answer", HiddenBytes),
+    Column("created_at", Double, nullable=False),
 )
 
 meetings = Table(
@@ -98,15 +216,23 @@ meetings = Table(
     Column("id", Integer, primary_key=True),
     Column("number", Integer, nullable=False),  # the meeting ID; may come back long after the end, hence no primary key
     Column("held", Integer, unique=True),  # the number again, as long as nobody else may have it
-    Column("organizer_id", ForeignKey("organizers.id"), nullable=False, index=True),
+    Column("organizer_id", ForeignKey("accounts.id"), nullable=False, index=True),
     Column("title", String(200), nullable=False),
-    Column("meeting_key", LargeBinary(32), nullable=False),
+    Column("meeting_key", LargeBinary(32)),  # null: the endpoint that will host has not made it yet
     Column("invite", HiddenBytes(8), nullable=False),
     Column("state", String(16), nullable=False),
+    Column("starts", String(16)),  # local time, YYYY-MM-DDTHH:MM; null: any time
+    Column("zone", String(64), nullable=False),
+    Column("minutes", Integer, nullable=False),
+    Column("repeat", String(200), nullable=False),  # JSON of manager.calendar.Repeat, or ""
+    Column("features", String(1000), nullable=False),  # JSON list: what the organizer turned off
+    Column("uid", String(64), nullable=False),  # of the calendar entry
+    Column("sequence", Integer, nullable=False),  # its version
     Column("created_at", Double, nullable=False),
+    Column("changed_at", Double, nullable=False),
     Column("ended_at", Double),
-    CheckConstraint("state IN ('scheduled', 'open', 'ended')", name="state"),
-    CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended"),
+    CheckConstraint("state IN ('scheduled', 'open', 'ended', 'cancelled')", name="state"),
+    CheckConstraint("(state IN ('ended', 'cancelled')) = (ended_at IS NOT NULL)", name="ended"),
     CheckConstraint("number BETWEEN 100000000 AND 999999999", name="number"),
 )
 

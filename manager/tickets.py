@@ -17,10 +17,10 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, select
 from sqlalchemy.exc import IntegrityError
 
-from manager.accounts import Organizer
-from manager.errors import MeetingEnded, MeetingUnavailable, ParticipantUnknown, SessionFull, SessionUnknown
+from manager.accounts import Account, account_of
+from manager.errors import MeetingEnded, MeetingKeyMissing, MeetingUnavailable, ParticipantUnknown, SessionFull, SessionUnknown
 from manager.hidden import SECRET_SIZE, Hidden
-from manager.meetings import Meeting, MeetingState, find_meeting, set_state
+from manager.meetings import Meeting, MeetingState, features_of, find_meeting, session_over, set_state
 from manager.store import grants, meetings, sessions
 from wire.control import MAX_ENTRIES, Facts, Grant
 from wire.ids import MeetingId, ParticipantId, Role, RoleToken, SessionId
@@ -44,6 +44,7 @@ class Ticket:
     token: RoleToken
     secret: Hidden
     told: Facts = field(repr=False)
+    features: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,18 @@ def draw_session_id() -> SessionId:
     return SessionId(secrets.randbelow((1 << 64) - 1) + 1)
 
 
-def open_meeting(db: Connection, organizer: Organizer, number: MeetingId, session: SessionId, node: str, now: float) -> Ticket:
+def open_meeting(db: Connection, organizer: Account, number: MeetingId, session: SessionId, node: str, now: float) -> Ticket:
     """The organizer's ticket. Opens the meeting with this new session ID on this node, or joins the session that runs.
 
-    Raises `MeetingUnavailable` (absent, or another organizer's), `MeetingEnded`, `SessionFull`.
+    Raises `MeetingUnavailable` (absent, or another organizer's), `MeetingEnded`, `MeetingKeyMissing`, `SessionFull`.
     """
     meeting = find_meeting(db, number)
     if meeting is None or meeting.organizer != organizer.id:
         raise MeetingUnavailable
-    if meeting.state is MeetingState.ENDED:
+    if meeting.state.over:
         raise MeetingEnded
+    if meeting.meeting_key is None:
+        raise MeetingKeyMissing
     if meeting.session is None:
         db.execute(
             sessions.insert().values(
@@ -112,7 +115,9 @@ def _grant(db: Connection, meeting: Meeting, session: SessionId, role: Role, nod
         changes |= {"office": office, "term": term}
     db.execute(sessions.update().where(sessions.c.id == session).values(changes))
     told = Facts(0, session, grants=[Grant(participant, role.value, token.reveal())], office=office, term=term)
-    return Ticket(meeting.number, meeting.title, meeting.meeting_key, session, participant, role, token, row.secret, told)
+    assert meeting.meeting_key is not None  # it could not have been opened
+    features = features_of(meeting, account_of(db, meeting.organizer))
+    return Ticket(meeting.number, meeting.title, meeting.meeting_key, session, participant, role, token, row.secret, told, features)
 
 
 def _new_participant(db: Connection, session: SessionId, role: Role, token: RoleToken, now: float) -> ParticipantId:
@@ -138,13 +143,13 @@ def _handed_over(db: Connection, session: SessionId) -> bool:
     return role is not None and role != Role.ORGANIZER
 
 
-def end_session(db: Connection, organizer: Organizer, session: SessionId, now: float) -> bool:
+def end_session(db: Connection, organizer: Account, session: SessionId, now: float) -> bool:
     """The organizer ends its session; False if it had ended already. Raises `SessionUnknown`."""
     _own(db, organizer, session)
     return _end(db, session, now)
 
 
-def revoke(db: Connection, organizer: Organizer, session: SessionId, participant: ParticipantId, now: float) -> Facts:
+def revoke(db: Connection, organizer: Account, session: SessionId, participant: ParticipantId, now: float) -> Facts:
     """A participant's token is worth nothing from now on; what to tell the relays. Raises `SessionUnknown`, `ParticipantUnknown`."""
     if not _own(db, organizer, session):
         raise SessionUnknown
@@ -213,7 +218,7 @@ def facts_of(db: Connection, session: SessionId) -> list[Facts]:
     ]
 
 
-def _own(db: Connection, organizer: Organizer, session: SessionId) -> bool:
+def _own(db: Connection, organizer: Account, session: SessionId) -> bool:
     """Whether the organizer's session runs. Raises `SessionUnknown` if it is not the organizer's."""
     own = (sessions.c.id == session) & (meetings.c.organizer_id == organizer.id)
     row = db.execute(select(sessions.c.ended_at).join(meetings, meetings.c.id == sessions.c.meeting_id).where(own)).one_or_none()
@@ -229,7 +234,7 @@ def _end(db: Connection, session: SessionId, now: float) -> bool:
         return False
     db.execute(sessions.update().where(running).values(ended_at=now, secret=None))
     _erase(db, grants.c.session_id == session)
-    set_state(db, meeting, MeetingState.ENDED, now)
+    session_over(db, meeting, now)
     return True
 
 

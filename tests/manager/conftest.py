@@ -13,15 +13,16 @@ import pytest
 import structlog
 import trio
 
-from manager import accounts, desk
+from manager import desk, keys
 from manager.__main__ import serve
+from manager.accounts import Account
 from manager.api import create_app
 from manager.desk import Desk
 from manager.nodes import Nodes
 from manager.settings import load_settings
 from manager.store import Store
 from net.pki import create_ca, enrol
-from tests.manager.support import WITHIN, Manage, Pki, Running
+from tests.manager.support import WITHIN, Manage, Pki, Running, account_of_key
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +42,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def organizer(store: Store) -> accounts.Organizer:
-    key = store.write_now(accounts.add_organizer, "ann", 1.0)
-    return store.read_now(accounts.organizer_of_key, key)
+def organizer(store: Store) -> Account:
+    key = store.write_now(keys.add_organizer, "ann", 1.0)
+    return store.read_now(account_of_key, key)
 
 
 @pytest.fixture
@@ -85,9 +86,9 @@ def manage(pki: Pki, tmp_path: Path) -> Manage:
 async def app(store: Store, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
     """The application without TLS, called as an organizer, with a real store and no relay."""
     monkeypatch.setattr(desk, "REFUSED_AFTER", 0.0)
-    key = store.write_now(accounts.add_organizer, "ann", 1.0)
+    key = store.write_now(keys.add_organizer, "ann", 1.0)
     settings = load_settings(None, stranger_burst=1e6, strangers_burst=1e6)
     api = create_app(Desk(store, Nodes(pki.manager.name, store, time.time), settings, time.time))
-    headers = {"authorization": f"Bearer {accounts.key_text(key)}"}
+    headers = {"authorization": f"Bearer {keys.key_text(key)}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="https://manager/api/v1", headers=headers) as client:
         yield client

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import sqlalchemy
 import trio
 
-from manager import accounts
+from manager import keys
+from manager.accounts import Account
+from manager.hidden import Hidden
 from manager.settings import Settings
 from manager.store import Store
 from net.connection import Connection
@@ -98,6 +101,11 @@ def hello_of(name: str, port: int = 8200, version: int = VERSION) -> NodeHello:
     return NodeHello(version, NodeInfo(name, [("127.0.0.1", port)]))
 
 
+def account_of_key(db: sqlalchemy.Connection, key: Hidden) -> Account:
+    """Whose key this is. Raises `KeyRefused`."""
+    return keys.caller_of_key(db, key, "", 1.0)[0].account
+
+
 class Running:
     """A manager that serves, and what tests do with it."""
 
@@ -129,7 +137,7 @@ class Running:
         def add() -> str:
             store = Store(self.settings.store)
             try:
-                return accounts.key_text(store.write_now(accounts.add_organizer, name, 1.0))
+                return keys.key_text(store.write_now(keys.add_organizer, name, 1.0))
             finally:
                 store.close()
 

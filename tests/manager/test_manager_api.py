@@ -12,7 +12,7 @@ import trio
 from sqlalchemy import event
 
 from manager import desk, meetings, tickets
-from manager.accounts import Organizer
+from manager.accounts import Account
 from manager.api import MAX_BODY
 from manager.hidden import Hidden
 from manager.meetings import Standing
@@ -181,7 +181,7 @@ async def test_G18_a_stranger_cannot_tell_absent_ended_and_not_yet_open_apart(ma
         assert seen[0][0] == 404
 
 
-def test_G18_the_work_for_a_stranger_is_the_same(store: Store, organizer: Organizer) -> None:
+def test_G18_the_work_for_a_stranger_is_the_same(store: Store, organizer: Account) -> None:
     meeting, ended = (store.write_now(meetings.schedule, organizer, "x", bytes(32), 1.0) for _ in range(2))
     ticket = store.write_now(tickets.open_meeting, organizer, ended.number, tickets.draw_session_id(), "relay-1", 2.0)
     store.write_now(tickets.end_session, organizer, ticket.session, 3.0)

@@ -10,7 +10,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manager import accounts, desk
+from manager import desk, keys
 from manager.api import STATUS, create_app
 from manager.desk import Desk
 from manager.nodes import Nodes
@@ -43,10 +43,10 @@ paths = st.one_of(
 
 class Caller:
     def __init__(self, store: Store) -> None:
-        key = store.write_now(accounts.add_organizer, "ann", 1.0)
+        key = store.write_now(keys.add_organizer, "ann", 1.0)
         limits = load_settings(None, stranger_burst=1e9, strangers_burst=1e9)
         self.app = create_app(Desk(store, Nodes(PeerName("home", "manager", "m"), store, time.time), limits, time.time))
-        self.key = accounts.key_text(key)
+        self.key = keys.key_text(key)
 
     async def call(self, method: str, path: str, body: bytes, kind: str, entitled: bool) -> httpx.Response:
         headers = {"content-type": kind} | ({"authorization": f"Bearer {self.key}"} if entitled else {})

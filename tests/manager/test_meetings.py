@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from manager import accounts, meetings, tickets
-from manager.accounts import Organizer
+from manager import keys, meetings, tickets
+from manager.accounts import Account
 from manager.errors import RequestMalformed
 from manager.hidden import NO_INVITE, Hidden
 from manager.meetings import HELD_AFTER_END, MeetingState, Standing
 from manager.store import Store
+from tests.manager.support import account_of_key
 from wire.ids import MEETING_IDS, MeetingId
 
 
@@ -37,7 +38,7 @@ def test_G19_meeting_ids_are_uniform() -> None:
     assert chi_square([steps[0], steps[1]], 59_999 / 2) < 40
 
 
-def test_G19_a_number_is_drawn_again_when_it_is_taken(store: Store, organizer: Organizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_G19_a_number_is_drawn_again_when_it_is_taken(store: Store, organizer: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter([111_111_111, 111_111_111, 111_111_111, 222_222_222, 111_111_111])
     monkeypatch.setattr(meetings, "draw_meeting_id", lambda: MeetingId(next(numbers)))
     first = store.write_now(meetings.schedule, organizer, "one", bytes(32), 1.0)
@@ -70,9 +71,9 @@ def test_G18_a_look_up_takes_the_same_steps_through_an_index_whatever_there_is(s
     assert all(step.startswith("SEARCH") and "INDEX" in step for step in steps)
 
 
-def test_organizers_see_their_own_meetings_alone(store: Store, organizer: Organizer) -> None:
-    key = store.write_now(accounts.add_organizer, "bob", 1.0)
-    bob = store.read_now(accounts.organizer_of_key, key)
+def test_organizers_see_their_own_meetings_alone(store: Store, organizer: Account) -> None:
+    key = store.write_now(keys.add_organizer, "bob", 1.0)
+    bob = store.read_now(account_of_key, key)
     store.write_now(meetings.schedule, organizer, "ann's", bytes(32), 1.0)
     assert [m.title for m in store.read_now(meetings.list_meetings, organizer)] == ["ann's"]
     assert store.read_now(meetings.list_meetings, bob) == []
@@ -80,7 +81,7 @@ def test_organizers_see_their_own_meetings_alone(store: Store, organizer: Organi
 
 @pytest.mark.parametrize("state", ["scheduled", "open", "ended"])
 @pytest.mark.parametrize("shown", ["right", "wrong", "zero", "none"])
-def test_G18_standing(store: Store, organizer: Organizer, state: str, shown: str) -> None:
+def test_G18_standing(store: Store, organizer: Account, state: str, shown: str) -> None:
     meeting = store.write_now(meetings.schedule, organizer, "x", bytes(32), 1.0)
     if state != "scheduled":
         ticket = store.write_now(tickets.open_meeting, organizer, meeting.number, tickets.draw_session_id(), "relay-1", 2.0)
@@ -119,12 +120,12 @@ def test_cleaning_a_title_twice_changes_nothing(title: str) -> None:
     assert meetings.clean_title(cleaned) == cleaned
 
 
-def test_a_meeting_key_has_its_size(store: Store, organizer: Organizer) -> None:
+def test_a_meeting_key_has_its_size(store: Store, organizer: Account) -> None:
     with pytest.raises(RequestMalformed):
         store.write_now(meetings.schedule, organizer, "x", bytes(31), 1.0)
 
 
-def test_G21_secrets_hide(store: Store, organizer: Organizer) -> None:
+def test_G21_secrets_hide(store: Store, organizer: Account) -> None:
     meeting = store.write_now(meetings.schedule, organizer, "x", bytes(32), 1.0)
     assert meeting.invite.reveal().hex() not in repr(meeting)
     assert repr(meeting.invite.reveal()) not in repr(meeting)

@@ -14,11 +14,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
-from manager import accounts, meetings, migrations
-from manager.accounts import Organizer
+from manager import keys, meetings, migrations
+from manager.accounts import Account
 from manager.errors import OrganizerExists, SettingsMalformed, StoreCause, StoreInUse, StoreUnavailable
 from manager.hidden import Hidden
-from manager.store import Store, metadata, next_value, organizers
+from manager.store import Store, metadata, next_value, nodes
 
 CANARY = "canary-of-the-store"
 
@@ -67,12 +67,12 @@ def test_a_readable_file_becomes_private(tmp_path: Path) -> None:
 
 def test_a_refused_rule_leaves_nothing_behind(store: Store) -> None:
     def rule(db: Connection) -> None:
-        accounts.add_organizer(db, "ann", 1.0)
-        accounts.add_organizer(db, "ann", 1.0)
+        keys.add_organizer(db, "ann", 1.0)
+        keys.add_organizer(db, "ann", 1.0)
 
     with pytest.raises(OrganizerExists):
         store.write_now(rule)
-    assert store.read_now(accounts.list_organizers) == []
+    assert store.read_now(keys.list_organizers) == []
 
 
 def test_counters_rise_across_restarts(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_location_that_names_no_store_is_named(location: str) -> None:
         Store(location)
 
 
-def test_a_full_disk_is_named_and_loses_nothing(store: Store, organizer: Organizer) -> None:
+def test_a_full_disk_is_named_and_loses_nothing(store: Store, organizer: Account) -> None:
     kept = [store.write_now(meetings.schedule, organizer, "kept", bytes(32), 1.0).number for _ in range(20)]
 
     def fill(db: Connection) -> None:
@@ -151,7 +151,7 @@ def test_a_full_disk_is_named_and_loses_nothing(store: Store, organizer: Organiz
 def test_G21_errors_and_reprs_hold_no_values(store: Store) -> None:
     def rule(db: Connection) -> None:
         for _ in range(2):
-            db.execute(organizers.insert().values(name=CANARY, created_at=1.0))
+            db.execute(nodes.insert().values(name=CANARY, info=b""))
 
     with pytest.raises(StoreUnavailable) as caught:
         store.write_now(rule)
@@ -159,7 +159,7 @@ def test_G21_errors_and_reprs_hold_no_values(store: Store) -> None:
     assert caught.value.__suppress_context__
     assert CANARY not in str(caught.value)
     with store.engine.connect() as db, pytest.raises(Exception, match="hidden") as raw:
-        db.execute(text("INSERT INTO organizers (id, nothing) VALUES (1, :canary)"), {"canary": CANARY})
+        db.execute(text("INSERT INTO nodes (name, nothing) VALUES ('n', :canary)"), {"canary": CANARY})
     assert CANARY not in str(raw.value)
     assert repr(Hidden(CANARY.encode())) == "Hidden(…)"
 
@@ -169,7 +169,7 @@ async def test_readers_go_on_while_a_writer_works(store: Store) -> None:
     token = trio.lowlevel.current_trio_token()
 
     def slow(db: Connection) -> None:
-        accounts.add_organizer(db, "ann", 1.0)
+        keys.add_organizer(db, "ann", 1.0)
         trio.from_thread.run_sync(started.set, trio_token=token)
         trio.from_thread.run(release.wait, trio_token=token)
 
@@ -177,18 +177,18 @@ async def test_readers_go_on_while_a_writer_works(store: Store) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.write, slow)
             await started.wait()
-            assert await store.read(accounts.list_organizers) == []
+            assert await store.read(keys.list_organizers) == []
             release.set()
-    assert [o.name for o in await store.read(accounts.list_organizers)] == ["ann"]
+    assert [o.name for o in await store.read(keys.list_organizers)] == ["ann"]
 
 
 WRITER = """
 import sys
-from manager import accounts, meetings
+from manager import keys, meetings
 from manager.store import Store
 store = Store(sys.argv[1])
-key = store.write_now(accounts.add_organizer, sys.argv[2], 1.0)
-organizer = store.read_now(accounts.organizer_of_key, key)
+key = store.write_now(keys.add_organizer, sys.argv[2], 1.0)
+organizer = store.read_now(keys.caller_of_key, key, '', 1.0)[0].account
 while True:
     print(store.write_now(meetings.schedule, organizer, "kept", bytes(32), 1.0).number, flush=True)
 """

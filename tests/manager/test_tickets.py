@@ -5,22 +5,23 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from manager import accounts, meetings, tickets
-from manager.accounts import Organizer
+from manager import keys, meetings, tickets
+from manager.accounts import Account
 from manager.errors import MeetingEnded, MeetingUnavailable, ParticipantUnknown, SessionFull, SessionUnknown
 from manager.meetings import Meeting, MeetingState
 from manager.store import Store, grants, sessions
 from manager.tickets import Ticket
+from tests.manager.support import account_of_key
 from wire.control import MAX_ENTRIES, Facts
 from wire.ids import ParticipantId, Role, SessionId
 
 
 @pytest.fixture
-def meeting(store: Store, organizer: Organizer) -> Meeting:
+def meeting(store: Store, organizer: Account) -> Meeting:
     return store.write_now(meetings.schedule, organizer, "x", bytes(32), 1.0)
 
 
-def opened(store: Store, organizer: Organizer, meeting: Meeting, node: str = "relay-1", now: float = 2.0) -> Ticket:
+def opened(store: Store, organizer: Account, meeting: Meeting, node: str = "relay-1", now: float = 2.0) -> Ticket:
     return store.write_now(tickets.open_meeting, organizer, meeting.number, tickets.draw_session_id(), node, now)
 
 
@@ -30,7 +31,7 @@ def admitted(store: Store, meeting: Meeting, node: str = "relay-1") -> Ticket:
     return store.write_now(tickets.admit_guest, found, node, 3.0)
 
 
-def test_tickets_of_one_session(store: Store, organizer: Organizer, meeting: Meeting) -> None:
+def test_tickets_of_one_session(store: Store, organizer: Account, meeting: Meeting) -> None:
     first = opened(store, organizer, meeting)
     guests = [admitted(store, meeting) for _ in range(5)]
     every = [first, *guests]
@@ -42,7 +43,7 @@ def test_tickets_of_one_session(store: Store, organizer: Organizer, meeting: Mee
     assert [(g.participant, g.token) for g in first.told.grants] == [(first.participant, first.token.reveal())]
 
 
-def test_a_restarted_organizer_takes_the_office_with_a_higher_term(store: Store, organizer: Organizer, meeting: Meeting) -> None:
+def test_a_restarted_organizer_takes_the_office_with_a_higher_term(store: Store, organizer: Account, meeting: Meeting) -> None:
     first, second = opened(store, organizer, meeting), opened(store, organizer, meeting, "relay-2")
     assert second.session == first.session
     assert second.secret == first.secret
@@ -53,7 +54,7 @@ def test_a_restarted_organizer_takes_the_office_with_a_higher_term(store: Store,
     assert found.primary_node == "relay-2"
 
 
-def test_an_office_that_was_handed_over_stays_there(store: Store, organizer: Organizer, meeting: Meeting) -> None:
+def test_an_office_that_was_handed_over_stays_there(store: Store, organizer: Account, meeting: Meeting) -> None:
     first, guest = opened(store, organizer, meeting), admitted(store, meeting)
     store.write_now(tickets.learn, Facts(1, first.session, office=guest.participant, term=2), 4.0)
     again = opened(store, organizer, meeting)
@@ -62,7 +63,7 @@ def test_an_office_that_was_handed_over_stays_there(store: Store, organizer: Org
 
 
 def test_a_participant_id_is_drawn_again_when_it_was_used(
-    store: Store, organizer: Organizer, meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+    store: Store, organizer: Account, meeting: Meeting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = opened(store, organizer, meeting)
     store.write_now(tickets.revoke, organizer, first.session, first.participant, 3.0)
@@ -71,9 +72,7 @@ def test_a_participant_id_is_drawn_again_when_it_was_used(
     assert admitted(store, meeting).participant == 77
 
 
-def test_a_session_has_a_bounded_number_of_grants(
-    store: Store, organizer: Organizer, meeting: Meeting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_has_a_bounded_number_of_grants(store: Store, organizer: Account, meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tickets, "MAX_GRANTS", 3)
     opened(store, organizer, meeting)
     admitted(store, meeting)
@@ -82,8 +81,8 @@ def test_a_session_has_a_bounded_number_of_grants(
         admitted(store, meeting)
 
 
-def test_only_the_own_meeting_is_opened(store: Store, organizer: Organizer, meeting: Meeting) -> None:
-    bob = store.read_now(accounts.organizer_of_key, store.write_now(accounts.add_organizer, "bob", 1.0))
+def test_only_the_own_meeting_is_opened(store: Store, organizer: Account, meeting: Meeting) -> None:
+    bob = store.read_now(account_of_key, store.write_now(keys.add_organizer, "bob", 1.0))
     with pytest.raises(MeetingUnavailable):
         opened(store, bob, meeting)
     ticket = opened(store, organizer, meeting)
@@ -98,7 +97,7 @@ def test_only_the_own_meeting_is_opened(store: Store, organizer: Organizer, meet
 
 
 def test_G04_the_end_erases_tokens_and_secret_and_refuses_what_comes_later(
-    store: Store, organizer: Organizer, meeting: Meeting, tmp_path: Path
+    store: Store, organizer: Account, meeting: Meeting, tmp_path: Path
 ) -> None:
     first, guest = opened(store, organizer, meeting), admitted(store, meeting)
     stale = store.read_now(meetings.find_meeting, meeting.number)
@@ -117,9 +116,7 @@ def test_G04_the_end_erases_tokens_and_secret_and_refuses_what_comes_later(
         assert gone not in disk
 
 
-def test_relays_are_told_all_of_a_session_in_parts(
-    store: Store, organizer: Organizer, meeting: Meeting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relays_are_told_all_of_a_session_in_parts(store: Store, organizer: Account, meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tickets, "MAX_ENTRIES", 4)
     first = opened(store, organizer, meeting)
     guests = [admitted(store, meeting) for _ in range(10)]
@@ -133,7 +130,7 @@ def test_relays_are_told_all_of_a_session_in_parts(
     assert MAX_ENTRIES == 1024
 
 
-def test_G04_a_relay_may_say_that_the_session_is_over(store: Store, organizer: Organizer, meeting: Meeting) -> None:
+def test_G04_a_relay_may_say_that_the_session_is_over(store: Store, organizer: Account, meeting: Meeting) -> None:
     first, guest = opened(store, organizer, meeting), admitted(store, meeting)
     learnt = store.write_now(tickets.learn, Facts(1, first.session, revoked=[guest.participant]), 4.0)
     assert (learnt.known, learnt.ended, learnt.over) == (True, False, False)
@@ -149,7 +146,7 @@ def test_G04_a_relay_may_say_that_the_session_is_over(store: Store, organizer: O
         opened(store, organizer, meeting)
 
 
-def test_an_abandoned_session_ends(store: Store, organizer: Organizer, meeting: Meeting) -> None:
+def test_an_abandoned_session_ends(store: Store, organizer: Account, meeting: Meeting) -> None:
     first, late = opened(store, organizer, meeting), 3.0 + tickets.ABANDONED_AFTER
     admitted(store, meeting)  # at 3.0
     assert store.write_now(tickets.end_abandoned, late) == []
@@ -158,7 +155,7 @@ def test_an_abandoned_session_ends(store: Store, organizer: Organizer, meeting: 
     assert store.read_now(meetings.list_meetings, organizer)[0].state is MeetingState.ENDED
 
 
-def test_a_lower_term_changes_nothing(store: Store, organizer: Organizer, meeting: Meeting) -> None:
+def test_a_lower_term_changes_nothing(store: Store, organizer: Account, meeting: Meeting) -> None:
     first = opened(store, organizer, meeting)
     second = opened(store, organizer, meeting)
     for term in (1, 2):
@@ -166,7 +163,7 @@ def test_a_lower_term_changes_nothing(store: Store, organizer: Organizer, meetin
     assert store.read_now(tickets.facts_of, first.session)[0].office == second.participant
 
 
-def test_G21_a_ticket_shows_no_secret(store: Store, organizer: Organizer, meeting: Meeting) -> None:
+def test_G21_a_ticket_shows_no_secret(store: Store, organizer: Account, meeting: Meeting) -> None:
     ticket = opened(store, organizer, meeting)
     shown = repr(ticket) + str(ticket)
     for secret in (ticket.token.reveal(), ticket.secret.reveal(), ticket.session.to_bytes(8, "big")):
@@ -182,7 +179,7 @@ def test_session_ids_have_64_bits() -> None:
         assert 700 < sum(session >> bit & 1 for session in drawn) < 1_300  # 13 standard deviations
 
 
-def test_one_session_runs_for_a_meeting(store: Store, organizer: Organizer, meeting: Meeting) -> None:
+def test_one_session_runs_for_a_meeting(store: Store, organizer: Account, meeting: Meeting) -> None:
     opened(store, organizer, meeting)
     with store.engine.connect() as db:
         assert len(db.execute(select(sessions.c.id)).all()) == 1
