@@ -1,0 +1,213 @@
+"""A monitor, a window, a region; and programs that are never seen, whatever they do (row G9)."""
+
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+
+from endpoint.screen.picture import Rect, ScreenError
+from endpoint.screen.x11 import Part, X11Source, parse_part
+from endpoint.screen.xvfb import xvfb_desktop
+from tests.needs import needs
+
+PATIENCE = 30.0
+BACK, SECRET, OTHER = 0x2E4A62, 0x00FF00, 0xFF0000
+
+
+@pytest.fixture
+async def display() -> AsyncIterator[str]:
+    needs("Xvfb", package="xvfb")
+    async with xvfb_desktop(640, 480, []) as name:
+        yield name
+
+
+class Program:
+    """A program with windows of one colour."""
+
+    def __init__(self, display: str, name: str, colour: int) -> None:
+        import xcffib
+        import xcffib.xproto
+
+        xcb: Any = xcffib
+        self.connection = xcb.connect(display)
+        self.core, self.root = self.connection.core, self.connection.get_setup().roots[0].root
+        self.name, self.colour = name, colour
+
+    def window(self, rect: Rect, *, named: bool = True, parent: int = 0, override: bool = False) -> int:
+        window = self.connection.generate_id()
+        self.core.CreateWindow(24, window, parent or self.root, *rect, 0, 1, 0, 2 | 512, [self.colour, override])
+        if named:
+            text = f"{self.name}\0{self.name.title()}\0".encode()
+            self.core.ChangeProperty(0, window, self.atom("WM_CLASS"), 31, 8, len(text), text)
+            self.core.ChangeProperty(0, window, self.atom("WM_NAME"), 31, 8, len(self.name), self.name.encode())
+            self.core.ChangeProperty(0, window, self.atom("WM_STATE"), self.atom("WM_STATE"), 32, 2, [1, 0])
+        self.core.MapWindow(window)
+        self.sync()
+        return window
+
+    def atom(self, name: str) -> int:
+        return int(self.core.InternAtom(False, len(name), name).reply().atom)
+
+    def move(self, window: int, x: int, y: int) -> None:
+        self.core.ConfigureWindow(window, 3, [x, y])
+        self.sync()
+
+    def sync(self) -> None:
+        self.core.GetInputFocus().reply()
+
+    def close(self) -> None:
+        self.connection.disconnect()
+
+
+def colours(picture: Any) -> set[int]:
+    return {int(word) & 0xFFFFFF for word in np.unique(picture.view(np.uint32))}
+
+
+def region(picture: Any, rect: Rect) -> set[int]:
+    return colours(np.ascontiguousarray(picture[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("desktop", Part()),
+        ("monitor:2", Part("monitor", "2")),
+        ("window:A title: with a colon", Part("window", "A title: with a colon")),
+        ("region:10x20+3+4", Part("region", "10x20+3+4")),
+        ("window:", None),
+        ("pictures", None),
+        ("/home/me/desktop", None),
+    ],
+)
+def test_parts_are_named_in_words(text: str, part: Part | None) -> None:
+    assert parse_part(text) == part
+
+
+async def test_a_region_is_cut_from_the_screen_and_follows_it(display: str) -> None:
+    program = Program(display, "paint", OTHER)
+    async with X11Source(display, Part("region", "200x100+300+200")) as source:
+        assert source.grab()[0].shape == (100, 200, 4)
+        program.window(Rect(250, 150, 100, 100))
+        with trio.fail_after(PATIENCE):
+            await source.wait()
+        picture, damage = source.grab()
+        assert damage == [Rect(0, 0, 50, 50)]
+        assert region(picture, Rect(0, 0, 50, 50)) == {OTHER}
+        assert region(picture, Rect(50, 0, 150, 100)) == {BACK}
+        assert source.anchor[1:3] == (300, 200)
+    program.close()
+
+
+async def test_one_of_two_monitors(display: str) -> None:
+    program = Program(display, "paint", OTHER)
+    import xcffib.randr
+
+    xcb: Any = xcffib
+    randr = program.connection(xcb.randr.key)
+    randr.QueryVersion(1, 5).reply()
+    info = xcb.randr.MonitorInfo
+    for name, x, outputs in (("left", 0, randr.GetScreenResources(program.root).reply().outputs), ("right", 320, [])):
+        randr.SetMonitorChecked(
+            program.root, info.synthetic(program.atom(name), False, False, len(list(outputs)), x, 0, 320, 480, 100, 100, list(outputs))
+        ).check()
+    program.window(Rect(400, 10, 50, 50))
+    async with X11Source(display, Part("monitor", "right")) as source:
+        picture, _ = source.grab()
+        assert picture.shape == (480, 320, 4)
+        assert region(picture, Rect(80, 10, 50, 50)) == {OTHER}
+        assert "right" in source.name
+    with pytest.raises(ScreenError, match=r"1 \(left\), 2 \(right\)") as refusal:
+        async with X11Source(display, Part("monitor", "3")):
+            pass
+    assert refusal.value.name == "no-such-monitor"
+    program.close()
+
+
+async def test_a_window_is_shared_without_what_covers_it_wherever_it_goes(display: str) -> None:
+    shared, cover = Program(display, "report", OTHER), Program(display, "diary", SECRET)
+    window = shared.window(Rect(100, 100, 200, 150))
+    async with X11Source(display, Part("window", "rep")) as source:
+        assert colours(source.grab()[0]) == {OTHER}
+        covering = cover.window(Rect(120, 120, 100, 300))
+        assert colours(source.grab()[0]) == {OTHER}
+        shared.move(window, 300, -50)
+        cover.move(covering, 310, 0)
+        assert colours(source.grab()[0]) == {OTHER}
+        shared.core.ConfigureWindow(window, 12, [120, 90])
+        shared.sync()
+        with trio.fail_after(PATIENCE):
+            await source.wait()
+        picture, damage = source.grab()
+        assert (picture.shape, damage) == ((90, 120, 4), None)
+        assert colours(picture) == {OTHER}
+        shared.core.DestroyWindow(window)
+        shared.sync()
+        with pytest.raises(ScreenError) as refusal, trio.fail_after(PATIENCE):
+            while True:
+                await source.wait()
+                source.grab()
+        assert refusal.value.name == "window-closed"
+    with pytest.raises(ScreenError, match="diary") as refusal:
+        async with X11Source(display, Part("window", "rep")):
+            pass
+    assert refusal.value.name == "no-such-window"
+    shared.close()
+    cover.close()
+
+
+async def test_G09_an_excluded_program_is_black_with_its_menus_dialogs_and_frames(display: str) -> None:
+    manager, vault, other = Program(display, "wm", 0x888888), Program(display, "keepass", SECRET), Program(display, "paint", OTHER)
+    frame = manager.window(Rect(50, 50, 220, 140), named=False, override=True)
+    vault.window(Rect(10, 20, 200, 110), parent=frame)
+    async with X11Source(display, excluded=["KeePass"]) as source:
+        picture, _ = source.grab()
+        assert region(picture, Rect(50, 50, 220, 140)) == {0}
+        assert colours(picture) == {0, BACK}
+        menu = vault.window(Rect(400, 300, 80, 90), named=False, override=True)  # without a name
+        other.window(Rect(300, 20, 60, 60))
+        picture, _ = source.grab()
+        assert region(picture, Rect(400, 300, 80, 90)) == {0}
+        assert region(picture, Rect(300, 20, 60, 60)) == {OTHER}
+        vault.move(menu, 200, 300)
+        picture, _ = source.grab()
+        assert region(picture, Rect(200, 300, 80, 90)) == {0}
+        assert region(picture, Rect(400, 300, 80, 90)) == {BACK}
+        vault.core.UnmapWindow(menu)
+        vault.sync()
+        picture, _ = source.grab()
+        assert region(picture, Rect(200, 300, 80, 90)) == {BACK}
+    for program in (manager, vault, other):
+        program.close()
+
+
+async def test_G09_no_frame_slips_through_while_excluded_windows_dance(display: str) -> None:
+    """Another thread maps, moves and unmaps them as fast as it can; no picture ever holds one of their pixels."""
+    vault, rng = Program(display, "vault", SECRET), random.Random(3)
+    window = vault.window(Rect(10, 10, 150, 100))
+    dancing = True
+
+    def dance() -> None:
+        menu = 0
+        while dancing:
+            vault.core.ConfigureWindow(window, 3, [rng.randrange(500), rng.randrange(400)])
+            if menu:
+                vault.core.DestroyWindow(menu)
+            menu = vault.window(Rect(rng.randrange(600), rng.randrange(400), 60, 80), named=False, override=True)
+
+    async with X11Source(display, excluded=["vault"]) as source, trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, dance)
+        seen = 0
+        try:
+            for _ in range(150):
+                with trio.fail_after(PATIENCE):
+                    await source.wait()
+                picture, damage = source.grab()
+                seen += damage != []
+                assert not (picture.view(np.uint32) == SECRET | 0xFF000000).any()
+        finally:
+            dancing = False
+        assert seen > 50
+    vault.close()
