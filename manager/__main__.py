@@ -14,7 +14,7 @@ import trio
 
 from manager import keys
 from manager.api import create_app
-from manager.desk import Desk
+from manager.house import furnish
 from manager.nodes import Nodes
 from manager.settings import Settings, load_settings
 from manager.store import Store
@@ -36,17 +36,17 @@ async def serve(settings: Settings, *, parent: bool = False, ready: Callable[[in
     store = Store(settings.store, claim=True)
     try:
         nodes = Nodes(identity.name, store, time.time)
-        desk = Desk(store, nodes, settings, time.time)
+        house = furnish(store, nodes, settings, time.time)
         async with trio.open_nursery() as nursery:
             await nursery.start(nodes.run)
-            nursery.start_soon(desk.run)
+            nursery.start_soon(house.run)
             nursery.start_soon(warn_of_expiry, identity.certificate)
             callers = await listen(settings.api_host or None, settings.api_port)
             relays = await listen(settings.node_host or None, settings.node_port)
             node_context = server_context(identity, ask_peer=True, alpn=[FRAMES])
             api_context = server_context(identity, ask_peer=False, alpn=[HTTP])
             node_addresses = await nursery.start(partial(serve_tls, relays, node_context, nodes.serve, tap=tap))
-            api_addresses = await nursery.start(partial(serve_asgi, create_app(desk), callers, api_context, tap=tap))
+            api_addresses = await nursery.start(partial(serve_asgi, create_app(house), callers, api_context, tap=tap))
             if parent:
                 nursery.start_soon(exit_with_parent, nursery.cancel_scope)
             await nursery.start(_stop_when_told, nursery.cancel_scope)

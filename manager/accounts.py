@@ -239,6 +239,14 @@ def set_password(db: Connection, number: int, verifier: str, now: float) -> None
     db.execute(accounts.update().where(accounts.c.id == number).values(password=verifier, password_at=now))
 
 
+def set_email(db: Connection, number: int, email: str) -> Account:
+    """`email` in normal form. Raises `AccountExists`."""
+    if db.execute(select(accounts.c.id).where(accounts.c.email == email)).first() is not None:
+        raise AccountExists
+    db.execute(accounts.update().where(accounts.c.id == number).values(email=email))
+    return account_of(db, number)
+
+
 def verifier_of(db: Connection, number: int) -> str | None:
     return db.execute(select(accounts.c.password).where(accounts.c.id == number)).scalar_one_or_none()
 

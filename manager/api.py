@@ -30,11 +30,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from manager import errors, keys
-from manager.accounts import Account
-from manager.desk import MAX_PATIENCE, Admission, Desk
+from manager import errors
+from manager.callers import Caller
+from manager.desk import MAX_PATIENCE, Admission
 from manager.errors import KeyRefused, Refusal, RequestMalformed
 from manager.hidden import INVITE_SIZE, Hidden
+from manager.house import House
 from manager.meetings import KEY_SIZE, Meeting
 from wire.ids import MEETING_IDS, MeetingId, ParticipantId, SessionId
 
@@ -120,26 +121,28 @@ class Revoke(_Body, frozen=True, forbid_unknown_fields=True):
     participant: Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
 
 
-def create_app(desk: Desk) -> ASGIApp:
+def create_app(house: House) -> ASGIApp:
     """The API as an ASGI application."""
+
+    desk = house.desk
 
     async def health(request: Request) -> Response:
         await desk.healthy()
         return _json({"status": "ok"})
 
     async def schedule(request: Request) -> Response:
-        organizer = await _organizer(desk, request)
+        caller = await _caller(house, request)
         body = await _body_untrusted(request, Schedule)
-        return _json(_meeting(await desk.schedule(organizer, body.title, _meeting_key_untrusted(body.meeting_key))), 201)
+        return _json(_meeting(await house.diary.schedule(caller, body.title, meeting_key=_meeting_key_untrusted(body.meeting_key))), 201)
 
     async def list_meetings(request: Request) -> Response:
-        organizer = await _organizer(desk, request)
-        return _json({"meetings": [_meeting(meeting) for meeting in await desk.meetings(organizer)]})
+        caller = await _caller(house, request)
+        return _json({"meetings": [_meeting(meeting) for meeting in await house.diary.meetings(caller)]})
 
     async def open_meeting(request: Request) -> Response:
-        organizer = await _organizer(desk, request)
+        caller = await _caller(house, request)
         await _body_untrusted(request, Nothing)
-        return _json(_ticket(await desk.open(organizer, _meeting_id_untrusted(request.path_params["meeting"]))))
+        return _json(_ticket(await desk.open(caller, _meeting_id_untrusted(request.path_params["meeting"]))))
 
     async def ticket(request: Request) -> Response:
         patience = _patience_untrusted(request)
@@ -150,16 +153,16 @@ def create_app(desk: Desk) -> ASGIApp:
         return _json(_ticket(await _while_connected(request, asking)))
 
     async def end(request: Request) -> Response:
-        organizer = await _organizer(desk, request)
+        caller = await _caller(house, request)
         await _body_untrusted(request, Nothing)
-        await desk.end(organizer, _session_untrusted(request.path_params["session"]))
+        await desk.end(caller, _session_untrusted(request.path_params["session"]))
         return _json({})
 
     async def revoke(request: Request) -> Response:
-        organizer = await _organizer(desk, request)
+        caller = await _caller(house, request)
         session = _session_untrusted(request.path_params["session"])
         body = await _body_untrusted(request, Revoke)
-        await desk.revoke(organizer, session, ParticipantId(body.participant))
+        await desk.revoke(caller, session, ParticipantId(body.participant))
         return _json({})
 
     app = Starlette(
@@ -236,11 +239,11 @@ async def _broken(request: Request, error: Exception) -> Response:
     return _problem(_Defect())
 
 
-async def _organizer(desk: Desk, request: Request) -> Account:
+async def _caller(house: House, request: Request) -> Caller:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise KeyRefused
-    return (await desk.caller(keys.parse_key_untrusted(key.strip()), "")).account
+    return await house.entrance.caller_of_key(key.strip(), request.client.host if request.client else "")
 
 
 async def _body_untrusted(request: Request, kind: type[T]) -> T:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, select, text
 
 from manager.errors import AuditBroken
 from manager.store import audit
@@ -85,6 +85,12 @@ def records(db: Connection, before: int | None = None, most: int = LISTED) -> li
     return [Record(*row) for row in db.execute(query)]
 
 
+def records_by(db: Connection, account: int, most: int = 1000) -> list[Record]:
+    """What one account did, the newest first."""
+    query = select(audit).where(audit.c.account_id == account).order_by(audit.c.number.desc()).limit(most)
+    return [Record(*row) for row in db.execute(query)]
+
+
 def head(db: Connection) -> tuple[int, bytes]:
     """Number and digest of the last record; to be noted elsewhere."""
     row = db.execute(select(audit.c.number, audit.c.digest).order_by(audit.c.number.desc()).limit(1)).one_or_none()
@@ -110,7 +116,3 @@ def verify(db: Connection, noted: Iterable[tuple[int, bytes]] = ()) -> int:
     if expected and max(expected) > number:
         raise AuditBroken(f"record {number + 1} is missing")
     return number
-
-
-def count(db: Connection) -> int:
-    return int(db.execute(select(func.count()).select_from(audit)).scalar_one())

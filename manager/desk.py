@@ -16,13 +16,13 @@ from typing import Final
 
 import structlog
 import trio
+from sqlalchemy import Connection
 
-from manager import keys, meetings, tickets
-from manager.accounts import Account
-from manager.callers import Caller
+from manager import accounts, audit, meetings, tickets
+from manager.callers import Caller, Scope
 from manager.errors import MeetingUnavailable, NoRelay, NotOpenYet, StoreUnavailable, Throttled
 from manager.hidden import Hidden
-from manager.meetings import Meeting, Standing
+from manager.meetings import Standing
 from manager.nodes import Nodes
 from manager.placement import place
 from manager.settings import Settings
@@ -53,6 +53,15 @@ class Admission:
     cluster: str
 
 
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """A relay that is linked. `links`: people and nodes attached to it."""
+
+    node: str
+    links: int
+    addresses: list[tuple[str, int]]
+
+
 class Desk:
     """One manager's desk. `clock`: seconds since 1970."""
 
@@ -75,24 +84,13 @@ class Desk:
                     self._nodes.announce(tickets.ended_facts(session))
             await trio.sleep(HOUR)
 
-    async def caller(self, key: Hidden, address: str) -> Caller:
-        """Raises `KeyRefused`."""
-        caller, unnoted = await self._store.read(keys.caller_of_key, key, address, self._clock())
-        if unnoted is not None:
-            await self._store.write(keys.note_use, unnoted, self._clock())
-        return caller
+    async def open(self, caller: Caller, number: MeetingId) -> Admission:
+        """Open the meeting, or come back to it; waiting guests go on.
 
-    async def schedule(self, organizer: Account, title: str, meeting_key: bytes) -> Meeting:
-        """Raises `RequestMalformed`. When it returns, the meeting outlives a power cut."""
-        meeting = await self._store.write(meetings.schedule, organizer, title, meeting_key, self._clock())
-        log.info("meeting-scheduled", organizer=organizer.id)
-        return meeting
-
-    async def meetings(self, organizer: Account) -> list[Meeting]:
-        return await self._store.read(meetings.list_meetings, organizer)
-
-    async def open(self, organizer: Account, number: MeetingId) -> Admission:
-        """Open the meeting, or come back to it; waiting guests go on. Raises `MeetingUnavailable`, `MeetingEnded`, `NoRelay`."""
+        Raises `MeetingUnavailable`, `MeetingEnded`, `MeetingKeyMissing`, `NoRelay`.
+        """
+        caller.require(Scope.HOST)
+        organizer = caller.account
         meeting = await self._store.read(meetings.find_meeting, number)
         running = meeting if meeting is not None and meeting.organizer == organizer.id and meeting.session is not None else None
         session = tickets.draw_session_id() if running is None or running.session is None else running.session
@@ -134,16 +132,30 @@ class Desk:
         order = self._place(meeting.session, meeting.primary_node)
         return await self._told(await self._store.write(tickets.admit_guest, meeting, order[0], self._clock()), order)
 
-    async def end(self, organizer: Account, session: SessionId) -> None:
+    async def end(self, caller: Caller, session: SessionId) -> None:
         """End the session: first in the store, then at the relays. Ending it again changes nothing. Raises `SessionUnknown`."""
+        caller.require(Scope.HOST)
+        organizer = caller.account
         if await self._store.write(tickets.end_session, organizer, session, self._clock()):
             log.info("session-ended", by="organizer", organizer=organizer.id)
         await self._nodes.tell(tickets.ended_facts(session))
 
-    async def revoke(self, organizer: Account, session: SessionId, participant: ParticipantId) -> None:
+    async def revoke(self, caller: Caller, session: SessionId, participant: ParticipantId) -> None:
         """Make a participant's token worthless. Raises `SessionUnknown`, `ParticipantUnknown`."""
-        facts = await self._store.write(tickets.revoke, organizer, session, participant, self._clock())
+        caller.require(Scope.HOST)
+        facts = await self._store.write(tickets.revoke, caller.account, session, participant, self._clock())
         await self._nodes.tell(facts)
+
+    async def delete_account(self, caller: Caller, number: int) -> None:
+        """Delete an account, the caller's own or one that it may rule: its sessions end, also at the relays. Raises `LastAdministrator`."""
+        for session in await self._store.write(_delete_account, caller, number, self._clock()):
+            self._nodes.announce(tickets.ended_facts(session))
+
+    def nodes(self) -> list[NodeHealth]:
+        """The relays that are linked now, by name."""
+        loads = {load.node: load for load in self._nodes.loads()}
+        infos = self._nodes.infos(sorted(loads))
+        return [NodeHealth(info.node, loads[info.node].links, [(host, port) for host, port in info.addresses]) for info in infos]
 
     async def healthy(self) -> None:
         """Raises `StoreUnavailable`."""
@@ -169,6 +181,15 @@ class Desk:
         wait = throttle.take(address, trio.current_time())
         if wait > 0:
             raise Throttled(retry_after=wait)
+
+
+def _delete_account(db: Connection, caller: Caller, number: int, now: float) -> list[SessionId]:
+    """The sessions that ended with it."""
+    ended = tickets.end_sessions_of(db, number, now)
+    meetings.erase_of(db, number, now)
+    accounts.erase(db, number, now)
+    audit.record(db, caller.by, "account-deleted", f"account {number}", now)
+    return ended
 
 
 class _Waiting:

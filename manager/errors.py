@@ -11,6 +11,7 @@
         ├── SignInLocked            sign-in-locked        too many failures; the same whether the account exists
         ├── SignInNeeded            sign-in-needed        nobody is signed in, or no longer
         ├── StepMissing             step-missing          signed in by half: a code, a new password or a second factor is due
+        ├── ProofNeeded             proof-needed          signed in, but long ago: password and factor once more
         ├── AddressNotAllowed       address-not-allowed
         ├── SignUpClosed            sign-up-closed
         ├── LinkWorthless           link-worthless        a one-time link that was used, replaced or is too old
@@ -143,6 +144,11 @@ class StepMissing(Refusal):
     def __init__(self, stage: str) -> None:
         super().__init__(stage)
         self.stage = stage
+
+
+class ProofNeeded(Refusal):
+    name = "proof-needed"
+    sentence = "Show once more that it is you: your password, and your second factor if you have one."
 
 
 class AddressNotAllowed(Refusal):

@@ -5,7 +5,8 @@
 A sign-in is 256 random bits in a cookie; the store has its SHA-256. It ends when it was idle too long, when it is too old, when it is
 revoked, and with its account. Each step that proves something gives it fresh bits, so a cookie that was planted before opens nothing.
 
-Lock-out: `FREE` failures cost nothing, then each next one doubles the time, from `FIRST` to `LONGEST` seconds, in which even the right
+Lock-out: a try counts as a failure before it is judged, and is taken back if it was right, so that many at once are no more than one after
+the other. `FREE` failures cost nothing, then each next one doubles the time, from `FIRST` to `LONGEST` seconds, in which even the right
 password is refused. It is counted per e-mail typed, with an account or without, and per address, and forgotten after a success (of that
 e-mail) or a day.
 """
@@ -28,8 +29,8 @@ from manager.store import lockouts, logins
 from manager.throttle import bucket_of
 
 COOKIE_BYTES: Final = 32
-FREE: Final = {"mail": 5, "address": 20}
-"""Failures without a consequence. Many people may share an address."""
+FREE: Final = {b"m": 5, b"c": 5, b"a": 20}
+"""Failures without a consequence: of an e-mail, of an account's codes, of an address (many people may share one)."""
 FIRST: Final = 15.0
 LONGEST: Final = 3600.0
 FORGOTTEN_AFTER: Final = 86_400.0
@@ -50,6 +51,11 @@ def address_subject(address: str) -> bytes:
     return b"a" + sha256(b"parley lock-out address" + bucket_of(address).encode()).digest()[1:]
 
 
+def code_subject(account: int) -> bytes:
+    """Apart from the password's, so that who knows that cannot clear the count of guessed codes by signing in."""
+    return b"c" + sha256(b"parley lock-out code" + account.to_bytes(8, "big")).digest()[1:]
+
+
 def locked_for(db: Connection, subjects: Iterable[bytes], now: float) -> float:
     """Seconds until the next try counts; 0.0: now."""
     until = db.execute(select(lockouts.c.until).where(lockouts.c.subject.in_(list(subjects)))).scalars()
@@ -62,12 +68,18 @@ def fail(db: Connection, subjects: Iterable[bytes], now: float) -> None:
     for subject in subjects:
         row = db.execute(select(lockouts).where(lockouts.c.subject == subject).with_for_update()).one_or_none()
         failures = 1 if row is None else row.failures + 1
-        beyond = failures - FREE["mail" if subject[:1] == b"m" else "address"]
+        beyond = failures - FREE[subject[:1]]
         until = now + min(LONGEST, FIRST * 2 ** min(beyond, 30)) if beyond >= 0 else 0.0
         if row is None:
             db.execute(lockouts.insert().values(subject=subject, failures=failures, failed_at=now, until=until))
         else:
             db.execute(lockouts.update().where(lockouts.c.subject == subject).values(failures=failures, failed_at=now, until=until))
+
+
+def take_back(db: Connection, subject: bytes) -> None:
+    """One failure that was none after all."""
+    chosen = (lockouts.c.subject == subject) & (lockouts.c.failures > 0)
+    db.execute(lockouts.update().where(chosen).values(failures=lockouts.c.failures - 1, until=0.0))
 
 
 def forgive(db: Connection, subjects: Iterable[bytes]) -> None:
@@ -154,6 +166,11 @@ def touch(db: Connection, login: int, address: str, now: float) -> None:
 def proved(db: Connection, login: int, now: float) -> None:
     """The person has shown who it is, just now."""
     db.execute(logins.update().where(logins.c.id == login).values(proved_at=now, used_at=now))
+
+
+def proved_at(db: Connection, login: int) -> float:
+    """When the person last showed who it is; 0.0 if the sign-in has ended."""
+    return float(db.execute(select(logins.c.proved_at).where(logins.c.id == login)).scalar_one_or_none() or 0.0)
 
 
 def logins_of(db: Connection, account: Account, now: float) -> list[Login]:

@@ -195,6 +195,18 @@ def end_abandoned(db: Connection, now: float) -> list[SessionId]:
     return abandoned
 
 
+def end_sessions_of(db: Connection, organizer: int, now: float) -> list[SessionId]:
+    """End every running session of an account that goes."""
+    query = select(sessions.c.id).join(meetings, meetings.c.id == sessions.c.meeting_id)
+    running = [
+        SessionId(session)
+        for session in db.execute(query.where((meetings.c.organizer_id == organizer) & sessions.c.ended_at.is_(None))).scalars()
+    ]
+    for session in running:
+        _end(db, session, now)
+    return running
+
+
 def facts_of(db: Connection, session: SessionId) -> list[Facts]:
     """All that a relay must know of one session, in parts of at most `MAX_ENTRIES`."""
     row = db.execute(select(sessions).where(sessions.c.id == session)).one_or_none()

@@ -17,7 +17,7 @@ from manager import desk, keys
 from manager.__main__ import serve
 from manager.accounts import Account
 from manager.api import create_app
-from manager.desk import Desk
+from manager.house import furnish
 from manager.nodes import Nodes
 from manager.settings import load_settings
 from manager.store import Store
@@ -88,7 +88,7 @@ async def app(store: Store, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     monkeypatch.setattr(desk, "REFUSED_AFTER", 0.0)
     key = store.write_now(keys.add_organizer, "ann", 1.0)
     settings = load_settings(None, stranger_burst=1e6, strangers_burst=1e6)
-    api = create_app(Desk(store, Nodes(pki.manager.name, store, time.time), settings, time.time))
+    api = create_app(furnish(store, Nodes(pki.manager.name, store, time.time), settings, time.time))
     headers = {"authorization": f"Bearer {keys.key_text(key)}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="https://manager/api/v1", headers=headers) as client:
         yield client

@@ -11,7 +11,7 @@ import pytest
 import trio
 from sqlalchemy import event
 
-from manager import desk, meetings, tickets
+from manager import desk, diary, meetings, tickets
 from manager.accounts import Account
 from manager.api import MAX_BODY
 from manager.hidden import Hidden
@@ -389,7 +389,7 @@ async def test_a_defect_is_told_as_one_and_logged(
     async def broken(*_: object) -> None:
         raise RuntimeError("canary of a defect")
 
-    monkeypatch.setattr(desk.Desk, "meetings", broken)
+    monkeypatch.setattr(diary.Diary, "meetings", broken)
     answer = await app.get("/meetings")
     assert problem(answer) == (500, "internal-error")
     assert "canary" not in answer.text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from manager import desk, keys
 from manager.api import STATUS, create_app
-from manager.desk import Desk
+from manager.house import furnish
 from manager.nodes import Nodes
 from manager.settings import load_settings
 from manager.store import Store
@@ -45,7 +45,7 @@ class Caller:
     def __init__(self, store: Store) -> None:
         key = store.write_now(keys.add_organizer, "ann", 1.0)
         limits = load_settings(None, stranger_burst=1e9, strangers_burst=1e9)
-        self.app = create_app(Desk(store, Nodes(PeerName("home", "manager", "m"), store, time.time), limits, time.time))
+        self.app = create_app(furnish(store, Nodes(PeerName("home", "manager", "m"), store, time.time), limits, time.time))
         self.key = keys.key_text(key)
 
     async def call(self, method: str, path: str, body: bytes, kind: str, entitled: bool) -> httpx.Response:

@@ -1,0 +1,59 @@
+"""The manager's functions, put together: what pages, API and command line stand on. No HTTP.
+
+entrance        sign-in, sign-up, one-time links           administration  accounts, policy, reports, audit log, nodes
+own             one's own account                          desk            tickets, opening, ending
+diary           an organizer's meetings
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from manager.administration import Administration
+from manager.desk import Desk
+from manager.diary import Diary
+from manager.entrance import Entrance
+from manager.mail import Mail
+from manager.nodes import Nodes
+from manager.own import Own
+from manager.passwords import Hashing
+from manager.settings import Settings
+from manager.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Made by `furnish`."""
+
+    settings: Settings
+    site: str
+    entrance: Entrance
+    own: Own
+    diary: Diary
+    administration: Administration
+    desk: Desk
+    mail: Mail
+
+    async def run(self) -> None:
+        """What goes on beside the calls: letters, sessions that nobody uses. Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.mail.run)
+            nursery.start_soon(self.desk.run)
+
+
+def furnish(store: Store, nodes: Nodes, settings: Settings, clock: Callable[[], float], site: str | None = None) -> House:
+    """`site`: https://HOST[:PORT] of the pages, if it is not the settings'. Raises `SettingsMalformed`."""
+    where = site or settings.site
+    mail, hashing = Mail(settings), Hashing()
+    desk = Desk(store, nodes, settings, clock)
+    return House(
+        settings,
+        where,
+        Entrance(store, mail, hashing, settings, where, clock),
+        Own(store, desk, mail, hashing, where, clock),
+        Diary(store, mail, where, clock),
+        Administration(store, desk, mail, where, clock),
+        desk,
+        mail,
+    )
