@@ -9,7 +9,7 @@ from mcs.overlay import weight
 from mcs.relay import Relay
 from mcs.session import Session
 from tests.mcs.raw import Meeting, packet
-from wire.control import Control, decode_control_untrusted
+from wire.control import Control, Position, decode_control_untrusted
 from wire.errors import CloseReason
 from wire.frame import PACKET, Frame, FrameDecoder
 from wire.ids import ParticipantId, SessionId
@@ -82,12 +82,13 @@ class Net:
 
     def __init__(self, places: dict[int, str], nodes: list[str]) -> None:
         self.now = 0.0
+        self.boots = 1
         # the first node is the root of the session's tree
         session = next(s for s in count(1) if min(nodes, key=lambda node: weight(SessionId(s), node)) == nodes[0])
         self.meeting = Meeting(session, organizer=1, attendees=tuple(p for p in places if p != 1))
         self.relays = {node: Relay(node, lambda: self.now) for node in nodes}
         self.links: dict[tuple[str, str], HalfLink] = {}
-        self.places = places
+        self.places = dict(places)
         self.ports: dict[int, Port] = {}
         self.counters: Counter[tuple[int, int, int]] = Counter()
         for relay in self.relays.values():
@@ -99,11 +100,25 @@ class Net:
         for participant, node in places.items():
             self.ports[participant] = self.attach(participant, node)
 
-    def attach(self, participant: int, node: str) -> Port:
+    def kill(self, node: str) -> None:
+        """The node and everything in it is gone."""
+        for a, b in [link for link in self.links if link[0] == node]:
+            self.cut(a, b)
+        del self.relays[node]
+
+    def start(self, node: str) -> None:
+        """It comes back with nothing but what the manager says."""
+        self.boots += 1
+        self.relays[node] = Relay(node, lambda: self.now, boot=self.boots)
+        self.relays[node].facts(self.meeting.facts())
+
+    def attach(self, participant: int, node: str, have: list[Position] | None = None) -> Port:
+        self.places[participant] = node
+
         def make(session: Session, reader: Reader) -> Port:
             return Port(participant, session, reader, self.now)
 
-        port = self.relays[node].enter(self.meeting.hello(participant), [], make)
+        port = self.relays[node].enter(self.meeting.hello(participant), have or [], make)
         assert isinstance(port, Port)
         return port
 
