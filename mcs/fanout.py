@@ -14,7 +14,7 @@ everything that its have-vector lacks. A newcomer (`fresh`) sees channel 0 alone
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 from mcs.limits import DIRECT_BYTES, OWED_BYTES
@@ -164,6 +164,33 @@ class Reader:
             self._settle()
             self._level_at = self._log.seq
         return out
+
+    def pull_direct(self) -> list[bytes]:
+        """Handshake packets, which reach a reader that has no place of its own too."""
+        frames = list(self.direct)
+        self.direct.clear()
+        self.direct_size = 0
+        return frames
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing was left to bring at the log's end, and nothing sets it apart from other level readers."""
+        return (
+            self._level_at == self._log.seq
+            and self.started
+            and not self.only_log
+            and self.screen is Screen.LEVEL
+            and not (len(self.have) or self.direct or self.lost or self.skipped)
+        )
+
+    def place(self, cursors: Sequence[int], latest: Mapping[Channel, int], last_update: int) -> None:
+        """It reads by itself again, from here on. Its own cursors still say where it did so last."""
+        if last_update >= self.cursors[Queue.SCREEN]:  # it was given that one, and did not come after it
+            self._last_update = last_update
+        self.cursors = list(cursors)
+        self._latest = dict(latest)
+        self._checked = [-1 for _ in self._log.rings]
+        self._level_at = -1
 
     def pending(self) -> bool:
         """Whether `pull` would bring anything."""

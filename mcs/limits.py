@@ -57,6 +57,16 @@ DIRECT_BYTES: Final = MIB
 NODE_OUTBOX: Final = 64 * MIB
 """Messages that wait for another node: after an absence it is told everything."""
 
+# --- fan-out ---
+SEGMENT: Final = 16_384
+"""What goes to all level readers at once: one TLS record."""
+TRAIL_BYTES: Final = 512 * 1024
+"""Segments that are kept for readers whose socket is full for a moment. Who is further behind reads the log by itself, and skips."""
+HOLD: Final = 0.003
+"""Under load segments gather for so long."""
+LOADED: Final = 2.0
+"""Packets that come between two writes on average, from which on it is load."""
+
 # --- slow readers ---
 OWED_BYTES: Final = 4 * MIB
 OWED_FOR: Final = 5.0

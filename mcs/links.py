@@ -4,7 +4,7 @@
                         ──NodeHello──▶ `NodeLink`      (an mcs certificate of this cluster)
     dialled:   `NodeLink`, `ManagerLink`               (they say NodeHello first)
 
-Each is the `net.connection.Handler` of one connection: `received` decides at once, `pull` brings the next bytes.
+Each is the `net.pump.PumpHandler` of one link: `received` and `packets` decide at once, `pull` brings the next bytes.
 """
 
 from collections import deque
@@ -26,11 +26,12 @@ from mcs.limits import (
     NODE_OUTBOX,
     OFFICE_CLEAR_BURST,
     OFFICE_CLEAR_RATE,
+    SEGMENT,
 )
 from mcs.relay import Relay
 from mcs.session import Session
-from net.connection import Connection
 from net.pki import PeerName
+from net.pump import Group, Pumped
 from wire.control import (
     VERSION,
     Control,
@@ -74,15 +75,17 @@ class Role(Protocol):
 
     label: str
 
-    def received(self, item: Frame | Control) -> None: ...
+    def received(self, item: Control) -> None: ...
+    def packets(self, frames: list[Frame]) -> None: ...
     def pull(self, budget: int) -> bytes | None: ...
+    def behind(self) -> None: ...
     def gone(self) -> None: ...
 
 
 class EndpointLink:
     """A participant's link; the session's `EndpointPort`."""
 
-    def __init__(self, relay: Relay, connection: Connection, session: Session, reader: Reader) -> None:
+    def __init__(self, relay: Relay, connection: Pumped, session: Session, reader: Reader) -> None:
         assert reader.participant is not None
         now = trio.current_time()
         self.participant: ParticipantId = reader.participant
@@ -101,14 +104,10 @@ class EndpointLink:
 
     # --- as a handler ---
 
-    def received(self, item: Frame | Control) -> None:
-        now = trio.current_time()
-        cost = len(item.body) if isinstance(item, Frame) else 16 * len(item.have) if isinstance(item, Have) else 0
-        if not self._flood.take(max(cost, ITEM_COST), now):
-            raise LinkClosed(CloseReason.FLOOD, remote=False)
-        if isinstance(item, Frame):
-            self._relay.packet(self._session, self, item, lambda: self._may_clear(len(item.body), now))
-        elif isinstance(item, Have):
+    def received(self, item: Control) -> None:
+        cost = 16 * len(item.have) if isinstance(item, Have) else 0
+        self._pay(max(cost, ITEM_COST))
+        if isinstance(item, Have):
             self._parts += 1
             if self._parts > MAX_HAVE_PARTS:
                 raise UnexpectedMessage("the have-vector does not end")
@@ -119,29 +118,56 @@ class EndpointLink:
         else:
             self._relay.message(self._session, self, item)
 
+    def packets(self, frames: list[Frame]) -> None:
+        self._pay(sum(max(len(frame.body), ITEM_COST) for frame in frames))
+        self._relay.packets(self._session, self, frames, self._may_clear)
+
+    def _pay(self, cost: int) -> None:
+        if not self._flood.take(cost, trio.current_time()):
+            raise LinkClosed(CloseReason.FLOOD, remote=False)
+
     def pull(self, budget: int) -> bytes | None:
-        reader = self.reader
-        frames = reader.pull(budget)
+        reader, feed = self.reader, self._session.feed
+        if self not in feed.own:
+            direct = reader.pull_direct() if reader.direct else []
+            return b"".join(direct) if direct else feed.next_for(self, budget) if self in feed.trailing else None
+        frames = reader.pull(budget, at_least_one=budget >= SEGMENT)
         if reader.lost:
             self._session.say_lost(self, reader.lost)
             reader.lost = []
         if reader.skipped:
             reader.skipped = False
             self._relay.ask(self._session, reader.want_epoch)
-        return b"".join(frames) if frames else None
+        if frames:
+            return frames[0] if len(frames) == 1 else b"".join(frames)
+        feed.offer(self)
+        return None
+
+    def behind(self) -> None:
+        self._session.behind(self)
 
     def gone(self) -> None:
         self._relay.leave(self._session, self)
 
-    def _may_clear(self, size: int, now: float) -> bool:
+    def _may_clear(self, size: int) -> bool:
         bucket = self._office_clear if self.participant == self._session.admission.office else self._clear
-        return size <= CLEAR_SIZE and bucket.take(1, now)
+        return size <= CLEAR_SIZE and bucket.take(1, trio.current_time())
 
     # --- as a port ---
 
     @property
     def closing(self) -> bool:
         return self._connection.closing
+
+    @property
+    def blocked(self) -> bool:
+        return self._connection.blocked
+
+    def join(self, group: Group) -> None:
+        group.add(self._connection)
+
+    def part(self, group: Group) -> None:
+        group.discard(self._connection)
 
     def send(self, message: Control) -> None:
         self._connection.send(message)
@@ -163,7 +189,7 @@ class NodeLink:
     """A link to another node; every session's `NodePort` there. Its messages wait in a queue of their own: after a long absence they are
     many. They go before packets."""
 
-    def __init__(self, relay: Relay, connection: Connection, node: str) -> None:
+    def __init__(self, relay: Relay, connection: Pumped, node: str) -> None:
         self.node = node
         self.label = f"node {node}"
         self._relay = relay
@@ -173,10 +199,12 @@ class NodeLink:
         self._ready: dict[SessionId, None] = {}  # sessions that may have packets for it, the longest unserved first
         self._have: dict[SessionId, list[Position]] = {}  # have-vectors that are not complete yet
 
-    def received(self, item: Frame | Control) -> None:
-        if isinstance(item, Frame):
-            self._relay.node_packet(self, item)
-        elif isinstance(item, NodeHave) and item.readers:
+    def packets(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            self._relay.node_packet(self, frame)
+
+    def received(self, item: Control) -> None:
+        if isinstance(item, NodeHave) and item.readers:
             session = SessionId(item.session)
             parts = self._have.setdefault(session, [])
             parts += item.have
@@ -218,6 +246,9 @@ class NodeLink:
             self._relay.ask(session, reader.want_epoch)
         return frames, reader.pending()
 
+    def behind(self) -> None:
+        """It is in no group."""
+
     def gone(self) -> None:
         self._relay.node_down(self)
 
@@ -252,13 +283,16 @@ class NodeLink:
 class ManagerLink:
     """The dialled link to the manager: membership and facts come, load and outcomes go."""
 
-    def __init__(self, relay: Relay, connection: Connection, on_membership: Callable[[Membership], None]) -> None:
+    def __init__(self, relay: Relay, connection: Pumped, on_membership: Callable[[Membership], None]) -> None:
         self.label = "manager"
         self._relay = relay
         self._connection = connection
         self._on_membership = on_membership
 
-    def received(self, item: Frame | Control) -> None:
+    def packets(self, frames: list[Frame]) -> None:
+        raise UnexpectedMessage("a packet from the manager")
+
+    def received(self, item: Control) -> None:
         match item:
             case Membership():
                 self._on_membership(item)
@@ -270,6 +304,9 @@ class ManagerLink:
 
     def pull(self, budget: int) -> bytes | None:
         return None
+
+    def behind(self) -> None:
+        """It is in no group."""
 
     def up(self) -> None:
         self._relay.manager_up(self)
@@ -284,7 +321,7 @@ class ManagerLink:
 class Caller:
     """An accepted link: nobody yet, then an endpoint or another node."""
 
-    connection: Connection  # set by whoever makes both
+    connection: Pumped  # set by whoever makes both
 
     def __init__(self, relay: Relay, me: PeerName, peer: PeerName | None, on_known: Callable[[], None]) -> None:
         """`on_known` is called once: when the link is somebody's, or gone."""
@@ -301,7 +338,16 @@ class Caller:
     def label(self) -> str:
         return self.role.label if self.role else "stranger"
 
-    def received(self, item: Frame | Control) -> None:
+    def packets(self, frames: list[Frame]) -> None:
+        if self.role is None:
+            raise UnexpectedMessage("a packet from somebody who has not said who it is")
+        self.role.packets(frames)
+
+    def behind(self) -> None:
+        if self.role is not None:
+            self.role.behind()
+
+    def received(self, item: Control) -> None:
         if self.role is not None:
             self.role.received(item)
         elif isinstance(item, Hello) and self._hello is None:
@@ -369,9 +415,9 @@ class Caller:
 class Dialled:
     """A link to another server that this node called. `role` is what it becomes when the other side has welcomed us."""
 
-    connection: Connection  # set by whoever makes both
+    connection: Pumped  # set by whoever makes both
 
-    def __init__(self, me: NodeInfo, expected: str | None, make_role: Callable[[Connection], NodeLink | ManagerLink]) -> None:
+    def __init__(self, me: NodeInfo, expected: str | None, make_role: Callable[[Pumped], NodeLink | ManagerLink]) -> None:
         """`expected`: the name that the other side must have; None: any."""
         self.welcomed = False
         self._role: NodeLink | ManagerLink | None = None
@@ -386,7 +432,15 @@ class Dialled:
     def greet(self) -> None:
         self.connection.send(NodeHello(VERSION, self._me))
 
-    def received(self, item: Frame | Control) -> None:
+    def packets(self, frames: list[Frame]) -> None:
+        if self._role is None:
+            raise UnexpectedMessage("a packet before the welcome")
+        self._role.packets(frames)
+
+    def behind(self) -> None:
+        """Links between servers are in no group."""
+
+    def received(self, item: Control) -> None:
         if self._role is not None:
             self._role.received(item)
         elif isinstance(item, NodeWelcome):

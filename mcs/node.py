@@ -21,11 +21,11 @@ from mcs.limits import BACK_OFF, COALESCE, DIAL_WITHIN, LOAD_EVERY, MAX_PENDING,
 from mcs.links import Caller, Dialled, ManagerLink, NodeLink
 from mcs.relay import Relay
 from mcs.settings import Address, Settings
-from net.connection import Connection
 from net.dial import Unreachable, dial
 from net.listener import listen, serve_tls
 from net.pki import Identity, Kind
 from net.process import warn_of_expiry
+from net.pump import Group, Pump, Pumped
 from net.stream import TlsStream
 from net.tap import Tap
 from net.tls import TlsRefused, client_context, server_context
@@ -46,12 +46,12 @@ class Node:
         self.settings = settings
         self.identity = Identity.in_directory(settings.identity)
         self.me = self.identity.name
-        self.relay = Relay(self.me.node, trio.current_time, self._changed, self._call_nodes, boot=time.time_ns())
+        self.relay = Relay(self.me.node, trio.current_time, Group, self._changed, self._call_nodes, boot=time.time_ns())
+        self.pump = Pump(self.relay.fan_out)
         self.addresses: list[Address] = []  # really listened on
         self.closed: Counter[str] = Counter()  # links, by why they ended
         self._tap = Tap(settings.tap) if settings.tap else None
         self._client = client_context(self.identity.ca_path, self.identity)
-        self._connections: set[Connection] = set()
         self._pending = 0  # accepted links that are nobody's yet
         self._dirty = trio.Event()
         self._dialling: dict[str, trio.CancelScope] = {}
@@ -69,6 +69,7 @@ class Node:
         listeners = [one for host, port in self.settings.listen for one in await listen(host or None, port)]
         async with trio.open_nursery() as links, trio.open_nursery() as nursery:
             self._nursery = nursery
+            links.start_soon(self.pump.run)
             addresses: list[Address] = await nursery.start(
                 lambda task_status: serve_tls(listeners, context, self._accepted, tap=self._tap, handler_nursery=links, task_status=task_status)
             )
@@ -83,8 +84,7 @@ class Node:
             task_status.started(addresses)
             await self._stop.wait()
             nursery.cancel_scope.cancel()
-            for connection in list(self._connections):
-                connection.close(CloseReason.SHUTDOWN)
+            self.pump.stop(CloseReason.SHUTDOWN)
             links.cancel_scope.deadline = trio.current_time() + STOP_WITHIN
 
     def info(self) -> NodeInfo:
@@ -96,25 +96,18 @@ class Node:
 
     async def _accepted(self, stream: TlsStream) -> None:
         caller = Caller(self.relay, self.me, stream.peer, self._one_known)
-        caller.connection = connection = Connection(stream, Side.CALLEE, caller)
         self._pending += 1
+        caller.connection = connection = self.pump.adopt(stream, Side.CALLEE, caller, lambda one, why: self._ended(one, why, caller))
         if self._pending > MAX_PENDING:
             connection.close(CloseReason.BUSY)
-        await self._serve(connection, caller, stream.remote_address)
 
     def _one_known(self) -> None:
         self._pending -= 1
 
-    async def _serve(self, connection: Connection, handler: Caller | Dialled, remote: Address) -> None:
-        self._connections.add(connection)
-        why = LinkClosed(CloseReason.SHUTDOWN, remote=False)
-        try:
-            why = await connection.run()
-        finally:
-            self._connections.discard(connection)
-            handler.gone()
-            self.closed[why.reason] += 1
-            log.info("link-closed", who=handler.label, reason=str(why.reason), by="them" if why.remote else "us", at=f"{remote[0]}:{remote[1]}")
+    def _ended(self, one: Pumped, why: LinkClosed, handler: Caller | Dialled) -> None:
+        self.closed[why.reason] += 1
+        host, port = one.remote_address
+        log.info("link-closed", who=handler.label, reason=str(why.reason), by="them" if why.remote else "us", at=f"{host}:{port}")
 
     # --- other servers ---
 
@@ -146,7 +139,7 @@ class Node:
             await self._keep(addresses, "mcs", node, lambda connection: NodeLink(self.relay, connection, node))
 
     async def _keep_manager(self) -> None:
-        def make(connection: Connection) -> ManagerLink:
+        def make(connection: Pumped) -> ManagerLink:
             self.relay.overlay.forget_epoch()
             return ManagerLink(self.relay, connection, self._membership)
 
@@ -159,7 +152,7 @@ class Node:
         addresses: Callable[[], list[Address]],
         kind: Kind,
         node: str | None,
-        make_role: Callable[[Connection], NodeLink | ManagerLink],
+        make_role: Callable[[Pumped], NodeLink | ManagerLink],
     ) -> None:
         """Call a server for ever. The back-off starts anew with every link that came up."""
         shortest, longest = BACK_OFF
@@ -177,9 +170,7 @@ class Node:
                     log.warning("dial-failed", server=node, reason="another node answers at its address")
                     await stream.aclose()
                 else:
-                    dialled.connection = connection = Connection(stream, Side.CALLER, dialled)
-                    dialled.greet()
-                    await self._serve(connection, dialled, stream.remote_address)
+                    await self._call(stream, dialled)
                 if dialled.welcomed:
                     pause, said = shortest, ""
             with trio.move_on_after(pause * random.uniform(0.5, 1.0)):  # noqa: S311  # spreads callers, decides nothing
@@ -187,6 +178,21 @@ class Node:
                 pause = shortest
                 continue
             pause = min(longest, pause * 2)
+
+    async def _call(self, stream: TlsStream, dialled: Dialled) -> None:
+        """Until the link has ended."""
+        ended = trio.Event()
+
+        def on_end(one: Pumped, why: LinkClosed) -> None:
+            self._ended(one, why, dialled)
+            ended.set()
+
+        dialled.connection = connection = self.pump.adopt(stream, Side.CALLER, dialled, on_end)
+        dialled.greet()
+        try:
+            await ended.wait()
+        finally:
+            connection.close(CloseReason.SHUTDOWN)
 
     async def _report_load(self) -> None:
         while True:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from mcs.admission import Pass
 from mcs.fanout import Reader
+from mcs.feed import Group
 from mcs.limits import ECHO_FOR, ENDED_SESSION, IDLE_SESSION, LINKS_PER_PARTICIPANT, MAX_LINKS, MAX_SESSIONS
 from mcs.log import Verdict
 from mcs.overlay import Overlay
@@ -65,12 +66,13 @@ class Relay:
         self,
         info: NodeInfo | str,
         clock: Callable[[], float],
+        make_group: Callable[[], Group],
         on_change: Callable[[], None] = lambda: None,
         on_nodes: Callable[[], None] = lambda: None,
         boot: int = 1,
     ) -> None:
-        """`on_change`: `flush` is wanted within 50 ms. `on_nodes`: there may be another node to call, or one that is to be called no more.
-        `boot`: a number that rises with every start of this node."""
+        """`make_group`: for links that are written the same bytes. `on_change`: `flush` is wanted within 50 ms. `on_nodes`: there may be
+        another node to call, or one that is to be called no more. `boot`: a number that rises with every start of this node."""
         self.overlay = Overlay(info, boot)
         self.node = self.overlay.me
         self.sessions: dict[SessionId, Session] = {}
@@ -80,6 +82,8 @@ class Relay:
         self.dropped: Counter[str] = Counter()  # by reason
         self.passed: Counter[str] = Counter()  # packets taken, by where they came from
         self._clock = clock
+        self._make_group = make_group
+        self._news: dict[SessionId, Session] = {}  # sessions with packets that are not fanned out yet
         self._on_change = on_change
         self._on_nodes = on_nodes
         self._changed: dict[SessionId, Session] = {}
@@ -118,15 +122,21 @@ class Relay:
         session.detach(port, self._clock())
         self._change(session)
 
-    def packet(self, session: Session, port: EndpointPort, frame: Frame, may_clear: Callable[[], bool]) -> None:
-        """A packet from an endpoint's link. `may_clear` takes from the link's allowance of handshake packets.
+    def packets(self, session: Session, port: EndpointPort, frames: Iterable[Frame], may_clear: Callable[[int], bool]) -> None:
+        """Packets from an endpoint's link. `may_clear` takes from the link's allowance of handshake packets, and is asked with the size.
 
-        Raises `WireError`, or `LinkClosed` (forbidden)."""
+        Raises `WireError`, or `LinkClosed` (forbidden); what stands before the cause counts."""
         now = self._clock()
+        self._change(session)
+        self._news[session.id] = session
+        for frame in frames:
+            self._packet(session, port, frame, now, may_clear)
+
+    def _packet(self, session: Session, port: EndpointPort, frame: Frame, now: float, may_clear: Callable[[int], bool]) -> None:
         header = parse_packet_untrusted(frame.body)
         verdict = session.admission.check(header, port.participant, now)
         if verdict is Pass.CLEAR:
-            if may_clear():
+            if may_clear(len(frame.body)):
                 self._clear(session, header, frame.body, frame.hops)
             else:
                 self.dropped["clear-rate"] += 1
@@ -138,7 +148,6 @@ class Relay:
                 taken = session.append(header, frame.body, 1, now)
             if taken is Verdict.TAKEN:
                 self.passed["endpoint"] += 1
-            self._change(session)
         elif verdict is Pass.NOT_ADMITTED and not session.is_here(session.admission.office):
             self.dropped["roll-unknown"] += 1  # a relay that was started anew learns from the office alone who was admitted
             session.unheard.add(port.participant)
@@ -154,7 +163,7 @@ class Relay:
         try:
             match message:
                 case Want():
-                    if session.want(port.reader, message.epoch, now):
+                    if session.want(port, message.epoch, now):
                         port.wake()
                 case Admitted():
                     self._learn(session, admission.admit(by, message.participants))
@@ -235,6 +244,7 @@ class Relay:
             verdict = session.append(header, frame.body, frame.hops + 1, now, via=port.node)
         if verdict is Verdict.TAKEN:
             self.passed["node"] += 1
+        self._news[session.id] = session
         self._change(session)
 
     def node_have(self, port: NodePort, session_id: SessionId, have: Iterable[Position]) -> None:
@@ -349,7 +359,7 @@ class Relay:
             if len(self.sessions) >= MAX_SESSIONS:
                 self.dropped["too-many-sessions"] += 1
                 return None
-            session = self.sessions[session_id] = Session(session_id, self.dropped, self._clock())
+            session = self.sessions[session_id] = Session(session_id, self.dropped, self._clock(), self._make_group)
         return session
 
     def _learn(self, session: Session, facts: Facts, from_node: str = "") -> None:
@@ -411,6 +421,17 @@ class Relay:
             self._on_change()
         self._changed[session.id] = session
 
+    def fan_out(self, now: float) -> float | None:
+        """What has come goes to its readers. Returns when to come again, if something gathers."""
+        again: float | None = None
+        for session in list(self._news.values()):
+            at = session.fan_out(now)
+            if at is None:
+                del self._news[session.id]
+            else:
+                again = at if again is None else min(at, again)
+        return again
+
     def flush(self) -> bool:
         """Say what has gathered since the last time. True if it must be called again soon."""
         self._sync()
@@ -433,6 +454,7 @@ class Relay:
             if not session.ports and (ended or now - session.used_at >= IDLE_SESSION):
                 session.link_to([], now)
                 del self.sessions[session.id]
+                self._news.pop(session.id, None)
                 self.overlay.forget_session(session.id)
         self.overlay.forget(now)
 

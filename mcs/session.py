@@ -6,11 +6,12 @@ ports: what the session needs of a link (`EndpointPort`, `NodePort`).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol, TypeVar
 
 from mcs.admission import Admission
 from mcs.fanout import Reader, Screen
+from mcs.feed import Feed, Group, Port
 from mcs.limits import (
     ASK_AGAIN,
     AWAY_AFTER,
@@ -35,18 +36,14 @@ T = TypeVar("T")
 _ALL: Final = 1 << 62  # an index beyond every ring
 
 
-class EndpointPort(Protocol):
+class EndpointPort(Port, Protocol):
     """A link of a participant, as the session sees it."""
 
     participant: ParticipantId
-    reader: Reader
     opened_at: float
     owing_since: float | None  # owned by the session: since when it owes too much
 
-    @property
-    def closing(self) -> bool: ...
     def send(self, message: Control) -> None: ...
-    def wake(self) -> None: ...
     def close(self, reason: CloseReason, detail: str = "") -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -87,10 +84,12 @@ class Source:
 class Session:
     """Owned by the relay; all fields change only in its calls."""
 
-    def __init__(self, session: SessionId, dropped: Counter[str], now: float) -> None:
+    def __init__(self, session: SessionId, dropped: Counter[str], now: float, make_group: Callable[[], Group]) -> None:
         self.id = session
         self.admission = Admission(session)
         self.log = SessionLog()
+        self.feed: Feed[EndpointPort] = Feed(self.log, make_group())
+        self._make_group = make_group
         self.dropped = dropped
         self.ports: dict[ParticipantId, list[EndpointPort]] = {}
         self.carriers: dict[str, Carrier] = {}
@@ -103,6 +102,8 @@ class Session:
         self._gaps: dict[Stream, float] = {}  # what other nodes are asked for, since when
         self.unheard: set[ParticipantId] = set()  # links whose packets were dropped while nobody could say that they are admitted
         self.wants = Wants()
+        self._spoke: set[ParticipantId] = set()  # whose packets for everybody own readers have not been woken for
+        self._over: set[ParticipantId] = set()  # who came to have more than its share here
 
     # --- who is here ---
 
@@ -118,6 +119,7 @@ class Session:
         self.used_at = now
         ports = self.ports.setdefault(port.participant, [])
         ports.append(port)
+        self.feed.attach(port)
         if len(ports) == 1:
             self._note_moved([port.participant], now)
         if self.admission.ended:
@@ -133,6 +135,7 @@ class Session:
         ports = self.ports.get(port.participant, [])
         if port in ports:
             ports.remove(port)
+            self.feed.detach(port)
         if not ports and self.ports.pop(port.participant, None) is not None:
             self._note_moved([port.participant], now)
             self._taken.pop(port.participant, None)
@@ -220,7 +223,7 @@ class Session:
     # --- packets ---
 
     def append(self, header: PacketHeader, body: bytes, hops: int, now: float, *, via: str = "") -> Verdict:
-        """Take a packet into the log, and wake those who may get it. `via`: the node that it came from, if it came from one."""
+        """Take a packet into the log; `fan_out` brings it to its readers. `via`: the node that it came from, if it came from one."""
         office = header.sender == self.admission.office
         verdict = self.log.append(header, body, hops, now, via=via, office=office)
         if verdict in (Verdict.TAKEN, Verdict.REPEATED) and header.sender in self.ports and header.channel in _ACKNOWLEDGED:
@@ -228,19 +231,42 @@ class Session:
         if verdict is not Verdict.TAKEN:
             self.dropped[verdict] += 1
             return verdict
-        for port in self.all_ports():
-            if port.participant != header.sender and header.recipient in (0, port.participant):
+        for port in self.ports.get(header.sender, ()):  # what it has sent is not for it
+            self.feed.aside(port)
+        if header.recipient:
+            for port in self.ports.get(header.recipient, ()):
+                self.feed.aside(port)
                 port.wake()
+        else:
+            self._spoke.add(header.sender)
         for node, carrier in self.carriers.items():
             if node != via:
                 carrier.port.wake(self.id)
-        if header.channel in _SHARED and self.log.over(header.sender) and header.sender not in self.waiting:
-            self._hold_back(header.sender, office, now)
+        if header.channel in _SHARED and self.log.over(header.sender):
+            self._over.add(header.sender)
         if header.channel == Channel.SNAPSHOT:
             self.wants.answered(self.log)
         if self._gaps:
             self._gaps.pop(header.stream, None)
         return verdict
+
+    def fan_out(self, now: float) -> float | None:
+        """What has come goes to its readers. Returns when to come again, if something gathers."""
+        again = self.feed.spread(now)
+        if self._spoke:
+            alone = next(iter(self._spoke)) if len(self._spoke) == 1 else None
+            for port in self.feed.own:
+                if port.participant != alone:
+                    port.wake()
+            self._spoke.clear()
+        for sender in self._over - self.waiting.keys() if self._over else ():
+            self._hold_back(sender, now)
+        self._over.clear()
+        return again
+
+    def behind(self, port: EndpointPort) -> None:
+        """A link does not take what all get."""
+        self.feed.behind(port)
 
     def gap(self, stream: Stream, counter: int, now: float) -> bool:
         """A packet leaves a gap: ask the neighbours. True once it has stood for so long that it counts as lost; go on then."""
@@ -272,21 +298,22 @@ class Session:
     # --- senders that wait ---
 
     def _readers(self) -> Iterator[Reader]:
-        yield from (port.reader for port in self.all_ports() if not port.closing)
+        """Those that have a place of their own."""
+        yield from (port.reader for port in self.feed.own if not port.closing)
         yield from (carrier.reader for carrier in self.carriers.values())
 
     def _floors(self) -> list[int]:
         """By ring: the lowest cursor of any linked reader."""
-        floors = [_ALL] * len(Queue)
+        floors = self.feed.floors()
         for reader in self._readers():
             for queue in (Queue.KEYS, Queue.TALK):
                 floors[queue] = min(floors[queue], reader.floor(queue))
         return floors
 
-    def _hold_back(self, sender: ParticipantId, office: bool, now: float) -> None:
+    def _hold_back(self, sender: ParticipantId, now: float) -> None:
         if self.log.make_room(sender, self._floors()):
             return
-        if office:  # never waits: who is behind loses, and resumes from another node or asks again
+        if sender == self.admission.office:  # never waits: who is behind loses, and resumes from another node or asks again
             self.log.make_room(sender, [_ALL] * len(Queue))
             return
         self.waiting[sender] = now
@@ -297,11 +324,13 @@ class Session:
         """Senders whose packets have been read go on; readers that kept one waiting for too long are cut."""
         for sender, since in list(self.waiting.items()):
             patient = now - since < READER_PATIENCE
+            if not patient:
+                self.feed.spread(now, at_once=True)
             while not self.log.make_room(sender, self._floors()) and not patient:
                 oldest = self.log.oldest_of(sender)
                 queue = RING_OF[Channel(oldest.stream.channel)]
                 for port in list(self.all_ports()):
-                    if not port.closing and port.reader.cursors[queue] <= oldest.index:
+                    if not port.closing and (self.feed.cursors(port) or port.reader.cursors)[queue] <= oldest.index:
                         port.close(CloseReason.SLOW_READER, "others had to wait for it")
                 for carrier in self.carriers.values():  # a node finds the gap by itself, and asks
                     carrier.reader.cursors[queue] = max(carrier.reader.cursors[queue], oldest.index + 1)
@@ -312,9 +341,10 @@ class Session:
 
     # --- wants ---
 
-    def want(self, reader: Reader, epoch: int, now: float) -> bool:
+    def want(self, port: EndpointPort, epoch: int, now: float) -> bool:
         """A reader wants a snapshot. True if it is served from the log; else the presenter is asked."""
-        if reader.want(epoch):
+        self.feed.aside(port)
+        if port.reader.want(epoch):
             return True
         self.ask(epoch, now)
         return False
@@ -372,6 +402,7 @@ class Session:
             self._only_log(port)
 
     def _only_log(self, port: EndpointPort) -> None:
+        self.feed.aside(port)
         port.reader.only_log = True
         port.wake()
 
@@ -433,16 +464,17 @@ class Session:
             self.office_seen_at = now
         if not self.admission.ended:  # what an ended session has is read until it is forgotten
             following = [r.floor(Queue.SCREEN) for r in self._readers() if r.screen in (Screen.LEVEL, Screen.SNAPSHOT)]
-            self.log.expire(now, min(following, default=_ALL))
+            self.log.expire(now, min((*following, self.feed.floors()[Queue.SCREEN])))
         for port in list(self.all_ports()):
             self._judge(port, now)
         self._want_again(now)
         if now - self.used_at >= IDLE_LOG and not self.carriers and not self.admission.ended:
             self.log = SessionLog()
+            self.feed = Feed(self.log, self._make_group())
 
     def _judge(self, port: EndpointPort, now: float) -> None:
         """A reader that owes too much for too long is cut."""
-        if not port.reader.started or port.reader.owed() <= OWED_BYTES:
+        if port not in self.feed.own or not port.reader.started or port.reader.owed() <= OWED_BYTES:
             port.owing_since = None
         elif port.owing_since is None:
             port.owing_since = now

@@ -74,7 +74,7 @@ class PumpHandler(Protocol):
         """The link has left its group, because its socket is full. What it was given last will be written; the rest it must pull."""
         ...
 
-    def gone(self, why: LinkClosed) -> None:
+    def gone(self) -> None:
         """The link has ended. Called once."""
         ...
 
@@ -84,6 +84,7 @@ class Pumped:
 
     __slots__ = (
         "_handler",
+        "_on_end",
         "_owed",
         "_pump",
         "_readable",
@@ -99,7 +100,7 @@ class Pumped:
         "remote_address",
     )
 
-    def __init__(self, pump: "Pump", stream: TlsStream, side: Side, handler: PumpHandler) -> None:
+    def __init__(self, pump: "Pump", stream: TlsStream, side: Side, handler: PumpHandler, on_end: "OnEnd") -> None:
         self.link = Link(side, trio.current_time())
         self.remote_address = stream.remote_address
         self.descriptor: int = stream.socket.fileno()
@@ -111,6 +112,7 @@ class Pumped:
         self._stream = stream
         self._ssl: Any = stream.tls._ssl
         self._handler = handler
+        self._on_end = on_end
         self._owed = b""  # what OpenSSL could not write, to be repeated
         self._why: LinkClosed | None = None
 
@@ -322,7 +324,8 @@ class Pumped:
             self.group.discard(self)
         assert self._why is not None
         try:
-            self._handler.gone(self._why)
+            self._handler.gone()
+            self._on_end(self, self._why)
         except Exception:
             log.exception("handler-failed")
 
@@ -385,6 +388,9 @@ class Group:
                 one._stuck(done, data, now)
 
 
+OnEnd = Callable[[Pumped, LinkClosed], None]
+
+
 class Pump:
     """All links of one server. `run` serves them until it is cancelled, or `stop`ped and the last one is gone."""
 
@@ -403,9 +409,10 @@ class Pump:
         self._stopping = False
         self._over = trio.Event()
 
-    def adopt(self, stream: TlsStream, side: Side, handler: PumpHandler) -> Pumped:
-        """The link over this stream, which belongs to the pump from now on. Nothing is delivered before the next turn."""
-        one = Pumped(self, stream.detach(), side, handler)
+    def adopt(self, stream: TlsStream, side: Side, handler: PumpHandler, on_end: OnEnd = lambda one, why: None) -> Pumped:
+        """The link over this stream, which belongs to the pump from now on. Nothing is delivered before the next turn. `on_end` is called
+        once, after the handler is gone."""
+        one = Pumped(self, stream.detach(), side, handler, on_end)
         self.links[one.descriptor] = one
         self._epoll.register(one.descriptor, one.interest())
         self.look_at(one)  # what came with the end of the handshake is in OpenSSL's hands already
@@ -417,9 +424,11 @@ class Pump:
             self._awake = True
             os.eventfd_write(self._kick, 1)
 
-    def stop(self) -> None:
-        """End with the last link."""
+    def stop(self, reason: CloseReason) -> None:
+        """Close every link for this reason, and end with the last one."""
         self._stopping = True
+        for one in list(self.links.values()):
+            one.close(reason)
         self.wake()
 
     async def run(self) -> None:

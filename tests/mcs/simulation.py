@@ -19,6 +19,20 @@ BUDGET = 400
 """Bytes that a link carries at a time: small, so that links break in the middle of things."""
 
 
+class PortGroup:
+    """Ports that are given the same bytes; one that is `full` leaves."""
+
+    def __init__(self) -> None:
+        self.members: dict[Port, None] = {}
+
+    def write(self, data: bytes, now: float) -> None:
+        for port in list(self.members):
+            port.take(data)
+            if port.blocked:
+                del self.members[port]
+                port.session.behind(port)
+
+
 class Port:
     """An endpoint's link: it takes what its reader brings."""
 
@@ -33,6 +47,13 @@ class Port:
         self.said: list[Control] = []
         self.packets: list[PacketHeader] = []
         self.paused = False
+        self.blocked = False  # its socket is full
+
+    def join(self, group: PortGroup) -> None:
+        group.members[self] = None
+
+    def part(self, group: PortGroup) -> None:
+        group.members.pop(self, None)
 
     def send(self, message: Control) -> None:
         self.said.append(message)
@@ -48,9 +69,21 @@ class Port:
     def resume(self) -> None:
         self.paused = False
 
+    def take(self, data: bytes) -> None:
+        self.packets += [parse_packet_untrusted(f.body) for f in FrameDecoder().feed_untrusted(data)]
+
     def pull(self) -> None:
-        while frames := self.reader.pull(16_384):
-            self.packets += [parse_packet_untrusted(f.body) for f in FrameDecoder().feed_untrusted(b"".join(frames))]
+        """What a link does whose socket takes more."""
+        feed, self.blocked = self.session.feed, False
+        if self not in feed.own and self.reader.direct:
+            self.take(b"".join(self.reader.pull_direct()))
+        while self in feed.trailing:
+            if data := feed.next_for(self, 16_384):
+                self.take(data)
+        if self in feed.own:
+            while frames := self.reader.pull(16_384):
+                self.take(b"".join(frames))
+            feed.offer(self)
 
     def of(self, kind: type[Control]) -> list[Control]:
         return [m for m in self.said if isinstance(m, kind)]
@@ -86,7 +119,7 @@ class Net:
         # the first node is the root of the session's tree
         session = next(s for s in count(1) if min(nodes, key=lambda node: weight(SessionId(s), node)) == nodes[0])
         self.meeting = Meeting(session, organizer=1, attendees=tuple(p for p in places if p != 1))
-        self.relays = {node: Relay(node, lambda: self.now) for node in nodes}
+        self.relays = {node: Relay(node, lambda: self.now, PortGroup) for node in nodes}
         self.links: dict[tuple[str, str], HalfLink] = {}
         self.places = dict(places)
         self.ports: dict[int, Port] = {}
@@ -109,7 +142,7 @@ class Net:
     def start(self, node: str) -> None:
         """It comes back with nothing but what the manager says."""
         self.boots += 1
-        self.relays[node] = Relay(node, lambda: self.now, boot=self.boots)
+        self.relays[node] = Relay(node, lambda: self.now, PortGroup, boot=self.boots)
         self.relays[node].facts(self.meeting.facts())
 
     def attach(self, participant: int, node: str, have: list[Position] | None = None) -> Port:
@@ -126,7 +159,7 @@ class Net:
         port, key = self.ports[sender], (sender, to, channel)
         body = packet(self.meeting.session, sender, channel, self.counters[key], to=to, flags=flags)
         self.counters[key] += 1
-        self.relays[self.places[sender]].packet(port.session, port, Frame(PACKET, 0, body), lambda: True)
+        self.relays[self.places[sender]].packets(port.session, port, [Frame(PACKET, 0, body)], lambda size: True)
 
     def say(self, sender: int, message: Control) -> None:
         port = self.ports[sender]
@@ -159,7 +192,7 @@ class Net:
         for frame in FrameDecoder().feed_untrusted(b"".join(arriving)):
             if frame.type == PACKET:
                 half.packets[parse_packet_untrusted(frame.body)] += 1
-                back.received(frame)
+                back.packets([frame])
             else:
                 back.received(decode_control_untrusted(frame))
         return moved or bool(arriving)
@@ -169,6 +202,7 @@ class Net:
         for _ in range(seconds):
             for _ in range(20):
                 for relay in self.relays.values():
+                    relay.fan_out(self.now)
                     relay.flush()
                 moved = True
                 while moved:
@@ -176,5 +210,7 @@ class Net:
                 self.now += 0.05
             for relay in self.relays.values():
                 relay.tick()
+        for relay in self.relays.values():
+            relay.fan_out(self.now + 1.0)
         for port in self.ports.values():
             port.pull()
