@@ -12,7 +12,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from wire.control import Position
-from wire.frame import PACKET, encode_frame
+from wire.frame import HEADER_SIZE, PACKET, encode_frame
 from wire.have import HaveVector
 from wire.ids import Channel, Stream
 from wire.packet import PRIORITY, RELIABLE_CHANNELS, Flag, parse_packet_untrusted
@@ -24,6 +24,8 @@ MAX_RESERVE: Final = 1 << 20
 RESERVE_FOR: Final = 120.0
 """Seconds since they were sealed, after which they leave the reserve."""
 _LANES: Final = max(PRIORITY) + 1
+_CHANNEL_AT: Final = HEADER_SIZE + 2
+"""Where a frame says its packet's channel."""
 
 
 class _Kept(NamedTuple):
@@ -106,6 +108,19 @@ class Outbox:
             self._lanes[PRIORITY[item.stream.channel]].append(item.frame)
             self.queued_bytes += len(item.frame)
         return screen
+
+    def drop_screen(self) -> bool:
+        """Forget pictures and pointers that wait (files share their lane and stay); whether there were pictures."""
+        dropped = 0
+        for channel in (Channel.SCREEN, Channel.CURSOR):
+            lane = self._lanes[PRIORITY[channel]]
+            kept = [frame for frame in lane if frame[_CHANNEL_AT] not in (Channel.SCREEN, Channel.SNAPSHOT, Channel.CURSOR)]
+            size = sum(map(len, lane)) - sum(map(len, kept))
+            lane.clear()
+            lane.extend(kept)
+            self.queued_bytes -= size
+            dropped += size if channel == Channel.SCREEN else 0
+        return dropped > 0
 
     @property
     def congested(self) -> bool:

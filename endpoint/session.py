@@ -257,6 +257,10 @@ class Session:
         self.member.screen_packets(bytes((kind,)) + update, restart=restart)
         self._settle()
 
+    def drop_screen(self) -> bool:
+        """Forget screen packets that no link has taken yet; whether there were any."""
+        return self._outbox.drop_screen()
+
     def show_whole(self, snapshot: bytes) -> None:
         """The whole screen, for those who lack it. Raises NotAllowed."""
         self.member.screen_packets(snapshot, restart=True, snapshot=True)

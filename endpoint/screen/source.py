@@ -8,6 +8,7 @@ so for nothing. What can go wrong is a ScreenError: `no-display`, `display-lost`
 from types import TracebackType
 from typing import Protocol, Self
 
+from endpoint.hands import Pointer
 from endpoint.screen.picture import Picture, Rect
 
 
@@ -34,3 +35,17 @@ class Source(Protocol):
 
         The picture is the source's own memory: it is valid until the next grab.
         """
+
+
+class PointerSource(Protocol):
+    """Where the pointer is over a source's picture, and how it looks. Entered after its source."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    async def wait(self) -> None:
+        """Return when it has moved or looks different."""
+
+    def look(self, *, whole: bool) -> Pointer:
+        """Now; with its pixels if they are new, or `whole` is wanted."""
