@@ -109,7 +109,7 @@ class X11Touch:
         xinput = eye.extension("xinput")
         xinput.XIQueryVersion(2, 2).reply()
         for device in xinput.XIQueryDevice(0).reply().infos:
-            if b"XTEST" in bytes(ord(c) if isinstance(c, str) else c for c in device.name):
+            if b"XTEST" in b"".join(device.name):
                 self._our_devices.add(device.deviceid)
         mask = eye.module("xinput").EventMask.synthetic(_ALL_MASTERS, 1, [_RAW_MASK])
         xinput.XISelectEventsChecked(self._root, 1, [mask]).check()

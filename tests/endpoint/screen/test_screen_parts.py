@@ -145,10 +145,15 @@ async def test_a_window_is_shared_without_what_covers_it_wherever_it_goes(displa
         assert colours(picture) == {OTHER}
         shared.core.DestroyWindow(window)
         shared.sync()
-        with pytest.raises(ScreenError) as refusal, trio.fail_after(PATIENCE):
-            while True:
-                await source.wait()
-                source.grab()
+
+        async def follow() -> None:
+            with trio.fail_after(PATIENCE):
+                while True:
+                    await source.wait()
+                    source.grab()
+
+        with pytest.raises(ScreenError) as refusal:
+            await follow()
         assert refusal.value.name == "window-closed"
     with pytest.raises(ScreenError, match="diary") as refusal:
         async with X11Source(display, Part("window", "rep")):
