@@ -1,0 +1,153 @@
+"""Words, dates and zones in the reader's language: gettext catalogues through Babel.
+
+English is what templates and rules say; `locale/LANGUAGE/LC_MESSAGES/site.po` says it otherwise, and is compiled when the manager starts.
+`python -m manager.site.languages` brings the catalogues up to date after words have changed (`make words`).
+"""
+
+import gettext
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo, available_timezones
+
+from babel import Locale, negotiate_locale
+from babel.dates import format_date, format_datetime, format_timedelta, get_timezone_location
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_dir
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+
+LANGUAGES: Final = {"en": "English", "fr": "Français"}
+"""Each in its own words."""
+HERE: Final = Path(__file__).parent
+_REGION: Final = {"en": "en_GB", "fr": "fr_FR"}
+"""Where the dates of a language come from: a day before its month."""
+
+
+class Language:
+    """One language, compiled."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.locale = Locale.parse(_REGION[code])
+        self.translations = gettext.NullTranslations() if code == "en" else _compiled(code)
+
+    def say(self, text: str) -> str:
+        """A sentence of ours in this language; one that the catalogue lacks comes back as it is."""
+        return self.translations.gettext(text) if text else ""
+
+    def when(self, when: datetime) -> str:
+        """Thursday 24 December 2026, 15:00."""
+        return format_datetime(when, "EEEE d MMMM y, HH:mm", locale=self.locale)
+
+    def moment(self, when: datetime) -> str:
+        """24 Dec 2026, 15:00."""
+        return format_datetime(when, "d MMM y, HH:mm", locale=self.locale)
+
+    def month(self, when: datetime) -> str:
+        """Short: "Nov"."""
+        return format_date(when, format="LLL", locale=self.locale)
+
+    def ago(self, seconds: float) -> str:
+        """`seconds` from now: negative is past. "3 minutes ago"."""
+        return format_timedelta(timedelta(seconds=round(seconds)), add_direction=True, locale=self.locale)
+
+    def duration(self, seconds: float) -> str:
+        """ "1 h 30 min"; less than a minute is said in seconds."""
+        minutes, rest = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        parts = [(hours, "h"), (minutes, "min"), (rest if not hours and not minutes else 0, "s")]
+        return " ".join(f"{count}\u00a0{unit}" for count, unit in parts if count) or "0\u00a0s"
+
+    @cache  # noqa: B019  # languages live as long as the program
+    def zones(self) -> list[tuple[str, str]]:
+        """Every zone with its name in this language, by name: ("Europe/Paris", "Paris (France)")."""
+        named = {name: get_timezone_location(ZoneInfo(name), locale=self.locale, return_city=False) for name in _zone_names()}
+        told = [(name, f"{name.replace('_', ' ')} – {place}" if place else name) for name, place in named.items()]
+        return sorted(told, key=lambda zone: (zone[0] != "UTC", zone[0]))
+
+
+@cache
+def languages() -> dict[str, Language]:
+    return {code: Language(code) for code in LANGUAGES}
+
+
+def choose(chosen: str | None, accepted: str) -> Language:
+    """By the reader's choice, else by what the browser accepts, else English. Both are a stranger's words."""
+    known = languages()
+    if chosen in known:
+        return known[chosen]
+    return known[_negotiated(accepted[:200])]
+
+
+@cache
+def _zone_names() -> list[str]:
+    """The zones that people choose from: one a place, no abbreviations."""
+    outer = ("Africa/", "America/", "Antarctica/", "Arctic/", "Asia/", "Atlantic/", "Australia/", "Europe/", "Indian/", "Pacific/")
+    return sorted(name for name in available_timezones() if name.startswith(outer) or name == "UTC")
+
+
+def _negotiated(accepted: str) -> str:
+    weighed: list[tuple[float, str]] = []
+    for part in accepted.split(","):
+        tag, _, weight = part.strip().partition(";q=")
+        try:
+            weighed.append((-float(weight or 1), tag.strip().replace("-", "_")))
+        except ValueError:
+            continue
+    wanted = [tag for _, tag in sorted(weighed, key=lambda item: item[0])]
+    return (negotiate_locale([tag.partition("_")[0] for tag in wanted], list(LANGUAGES)) if wanted else None) or "en"
+
+
+def _compiled(code: str) -> gettext.GNUTranslations:
+    compiled = BytesIO()
+    write_mo(compiled, catalogue(code))
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)
+
+
+def _path(code: str) -> Path:
+    return HERE / "locale" / code / "LC_MESSAGES" / "site.po"
+
+
+def catalogue(code: str) -> Catalog:
+    """A language's catalogue as it stands in the tree."""
+    with _path(code).open("rb") as file:
+        return read_po(file, locale=code)
+
+
+def said() -> Iterator[tuple[str | tuple[str, str], str]]:
+    """Everything that the pages say, with the file that says it."""
+    methods = [("**/templates/**.html", "jinja2.ext:babel_extract"), ("**.py", "python")]
+    keywords: dict[str, tuple[int, ...] | None] = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None}
+    options = {"**/templates/**.html": {"newstyle_gettext": "true", "trimmed": "true"}}
+    for file, _, message, _, _ in extract_from_dir(HERE, methods, options, keywords):
+        yield (message[0], message[1]) if isinstance(message, tuple) else message, Path(file).name
+
+
+def update(code: str) -> tuple[int, int]:
+    """Bring a catalogue up to date: new words without a translation, old ones gone. How many there are, and how many lack one."""
+    old = catalogue(code) if _path(code).exists() else Catalog(locale=code)
+    fresh = Catalog(locale=code, project="Parley", fuzzy=False, header_comment="# What the site says, in another language.")
+    for words, file in said():
+        known = old.get(words if isinstance(words, str) else words[0])
+        fresh.add(words, None if known is None else known.string, locations=[(file, 0)])
+    with _path(code).open("wb") as target:
+        write_po(target, fresh, width=140, sort_by_file=True, include_lineno=False)
+    return len(fresh), len(untranslated(fresh))
+
+
+def untranslated(found: Catalog) -> list[str]:
+    """What a catalogue leaves in English."""
+    return [str(m.id) for m in found if m.id and (not m.string or (isinstance(m.string, tuple | list) and not all(m.string)) or m.fuzzy)]
+
+
+if __name__ == "__main__":
+    for language in LANGUAGES:
+        if language != "en":
+            count, missing = update(language)
+            sys.stdout.write(f"{language}: {count} sentences, {missing} without a translation\n")

@@ -1,0 +1,277 @@
+"""Pages of an organizer's meetings.
+
+The password of a meeting is no part of this: scripts make it in the organizer's browser and put it behind the `#` of the link that these pages
+show without it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from starlette.responses import Response
+
+from manager.calendar import MAX_MINUTES, MAX_TIMES, Repeat, Schedule, check_schedule
+from manager.errors import Fields, RequestMalformed
+from manager.meetings import Meeting
+from manager.site.forms import Form, whole_untrusted
+from manager.site.languages import Language
+from manager.site.pages import meeting_number
+from manager.site.visit import N_, Visit, bad
+from wire.ids import MeetingId
+
+REPEATS: Final = {"": None, "day": ("day", 1), "week": ("week", 1), "fortnight": ("week", 2), "month": ("month", 1)}
+REPEAT_WORDS: Final = {
+    "": N_("Once"),
+    "day": N_("Every day"),
+    "week": N_("Every week"),
+    "fortnight": N_("Every two weeks"),
+    "month": N_("Every month"),
+}
+FIELDS: Final = ("title", "date", "time", "minutes", "zone", "every", "times", "features")
+LENGTHS: Final = (15, 30, 45, 60, 90, 120, 180, 240, 480)
+FEATURES: Final = {
+    "chat": N_("Chat to all"),
+    "whisper": N_("Whisper to one"),
+    "screen": N_("Share a screen"),
+    "remote-control": N_("Hand over mouse and keyboard"),
+    "files": N_("Send files"),
+    "voice": N_("Voice"),
+    "recording": N_("Recording"),
+}
+_WITH_PASSWORD: Final = N_("""You are invited to a meeting.
+
+%(title)s
+%(when)s
+
+Join: {link}
+Meeting ID: %(id)s
+Password: {password}
+
+Keep the link to yourself: it holds the password, which no server knows.
+""")
+_WITHOUT: Final = N_("""You are invited to a meeting.
+
+%(title)s
+%(when)s
+
+Join: {link}
+Meeting ID: %(id)s
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    month: str
+    day: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A meeting in the reader's words. `foreign`: the same time in its own zone, if that is another one."""
+
+    number: MeetingId
+    title: str
+    state: str
+    coming: bool
+    has_key: bool
+    when: str
+    foreign: str
+    repeats: str
+    length: str
+    day: Day | None
+    sort: float
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What stands in the form before anything is typed."""
+
+    title: str = ""
+    timed: str = "yes"
+    date: str = ""
+    time: str = ""
+    minutes: int = 60
+    zone: str = "UTC"
+    guess_zone: bool = False
+    every: str = ""
+    times: int = 10
+    features_off: frozenset[str] = frozenset()
+
+
+async def index(visit: Visit) -> Response:
+    """Coming and past."""
+    now = visit.site.clock()
+    found = await visit.site.diary.meetings(visit.who)
+    shown = [_shown(meeting, visit.language, visit.who.account.zone, now) for meeting in found]
+    coming = sorted((meeting for meeting in shown if meeting.coming), key=lambda meeting: meeting.sort)
+    past = sorted((meeting for meeting in shown if not meeting.coming), key=lambda meeting: -meeting.sort)
+    return visit.render("meetings/list.html", coming=coming, past=past)
+
+
+async def new(visit: Visit) -> Response:
+    account = visit.who.account
+    if visit.posted:
+        form = await visit.read_form()
+        with form.judging(*FIELDS):
+            when = schedule_untrusted(form)
+            off = sorted(account.features - set(form.all("features")))
+            meeting = await visit.site.diary.schedule(visit.who, form.text("title"), when=when, features_off=off)
+            return visit.done(f"/meetings/{meeting.number}", "scheduled")
+    soon = datetime.fromtimestamp(visit.site.clock(), ZoneInfo(account.zone)) + timedelta(hours=1)
+    start = Start(date=soon.date().isoformat(), time=f"{soon.hour:02}:00", zone=account.zone, guess_zone=account.zone == "UTC")
+    return _form(visit, start, None)
+
+
+async def edit(visit: Visit) -> Response:
+    meeting = await visit.site.diary.meeting(visit.who, _number(visit))
+    if visit.posted:
+        form = await visit.read_form()
+        with form.judging(*FIELDS):
+            when = schedule_untrusted(form)
+            off = sorted(visit.who.account.features - set(form.all("features")))
+            await visit.site.diary.edit(visit.who, meeting.number, title=form.text("title"), when=when, features_off=off)
+            return visit.done(f"/meetings/{meeting.number}", "saved")
+    when = meeting.schedule
+    start = Start(
+        title=meeting.title,
+        timed="yes" if when.starts else "",
+        date=when.starts.date().isoformat() if when.starts else "",
+        time=when.starts.strftime("%H:%M") if when.starts else "",
+        minutes=when.minutes,
+        zone=when.zone,
+        every=_every(when.repeat),
+        times=when.repeat.times if when.repeat else 10,
+        features_off=meeting.features_off,
+    )
+    return _form(visit, start, meeting)
+
+
+async def show(visit: Visit) -> Response:
+    """One meeting: its invitation, when it is, how it is opened."""
+    return _show(visit, await visit.site.diary.meeting(visit.who, _number(visit)))
+
+
+async def invite(visit: Visit) -> Response:
+    """The server sends invitations, with ID and INVITE alone."""
+    meeting = await visit.site.diary.meeting(visit.who, _number(visit))
+    form = await visit.read_form()
+    with form.judging("guests", otherwise="guests"):
+        guests = form.text("guests").replace(",", " ").replace(";", " ").split()
+        await visit.site.diary.invite(visit.who, meeting.number, guests)
+        return visit.done(f"/meetings/{meeting.number}", "mailed")
+    return _show(visit, meeting)
+
+
+async def cancel(visit: Visit) -> Response:
+    number = _number(visit)
+    with visit.form.judging():
+        await visit.site.diary.cancel(visit.who, number)
+        return visit.done(f"/meetings/{number}", "cancelled")
+    return _show(visit, await visit.site.diary.meeting(visit.who, number))
+
+
+async def calendar(visit: Visit) -> Response:
+    """The calendar entry; the page's script puts the whole link into it."""
+    number = _number(visit)
+    headers = {"content-disposition": f'attachment; filename="meeting-{number}.ics"'}
+    return Response(await visit.site.diary.entry(visit.who, number), media_type="text/calendar; charset=utf-8", headers=headers)
+
+
+def schedule_untrusted(form: Form) -> Schedule:
+    """When, from what was typed. Raises `RequestMalformed` with the form's fields."""
+    timed = form.text("timed") == "yes"
+    date, time, every = form.text("date"), form.text("time"), form.text("every")
+    check = Fields()
+    minutes, repeat = 60, None
+    if timed:
+        with check("date"):
+            if not date:
+                raise RequestMalformed(N_("choose a day"))
+        with check("time"):
+            if not time:
+                raise RequestMalformed(N_("choose a time"))
+        with check("minutes"):
+            minutes = whole_untrusted(form.text("minutes"), 1, MAX_MINUTES, N_("a meeting takes 1 to 1440 minutes"))
+        with check("times"):
+            if every not in REPEATS:
+                raise bad("every", N_("choose one of the list"))
+            if (chosen := REPEATS[every]) is not None:
+                times = whole_untrusted(form.text("times"), 2, MAX_TIMES, N_("a meeting repeats 2 to 366 times"))
+                repeat = Repeat(chosen[0], times, chosen[1])  # type: ignore[arg-type]  # its own three words
+    check.finish()
+    try:
+        return check_schedule(f"{date}T{time}" if timed else None, form.text("zone") or "UTC", minutes, repeat)
+    except RequestMalformed as wrong:
+        fields = {{"starts": "date", "repeat": "every"}.get(field, field): problem for field, problem in wrong.fields.items()}
+        raise RequestMalformed(wrong.detail, fields=fields) from None
+
+
+def _number(visit: Visit) -> MeetingId:
+    return MeetingId(visit.number())
+
+
+def _form(visit: Visit, start: Start, meeting: Meeting | None) -> Response:
+    words = visit.language.duration
+    lengths = [(minutes, words(minutes * 60)) for minutes in sorted({*LENGTHS, start.minutes})]
+    have = visit.who.account.features
+    return visit.render(
+        "meetings/edit.html",
+        meeting=meeting,
+        start=start,
+        lengths=lengths,
+        repeats=[(key, visit.say(said)) for key, said in REPEAT_WORDS.items()],
+        features=[(feature, visit.say(said)) for feature, said in FEATURES.items() if feature in have],
+    )
+
+
+def _show(visit: Visit, meeting: Meeting) -> Response:
+    shown = _shown(meeting, visit.language, visit.who.account.zone, visit.site.clock())
+    words = {"title": meeting.title, "when": shown.foreign or shown.when, "id": meeting_number(meeting.number)}
+    return visit.render(
+        "meetings/show.html",
+        meeting=shown,
+        link=visit.site.diary.link(meeting),
+        invitation={
+            "with_password": visit.say(_WITH_PASSWORD) % words,
+            "without_password": visit.say(_WITHOUT) % words,
+            "subject": meeting.title,
+        },
+    )
+
+
+def _every(repeat: Repeat | None) -> str:
+    return next((key for key, chosen in REPEATS.items() if repeat and chosen == (repeat.every, repeat.interval)), "")
+
+
+def _shown(meeting: Meeting, language: Language, zone: str, now: float) -> Shown:
+    when = meeting.schedule
+    begins, foreign, day, sort = language.say(N_("Any time")), "", None, 0.0
+    times = when.next(now) or next(iter(when.occurrences()), None)
+    if times is not None:
+        there = datetime.fromtimestamp(times[0], ZoneInfo(when.zone))
+        here = there.astimezone(ZoneInfo(zone))
+        begins = language.when(here)
+        if there.utcoffset() != here.utcoffset():
+            foreign = f"{language.when(there)} ({when.zone.replace('_', ' ')})"
+        day, sort = Day(language.month(here), here.day), times[0]
+    return Shown(
+        number=meeting.number,
+        title=meeting.title,
+        state=meeting.state.value,
+        coming=meeting.coming(now),
+        has_key=meeting.meeting_key is not None,
+        when=begins,
+        foreign=foreign,
+        repeats=_repeats(when, language),
+        length="" if when.starts is None else language.duration(when.minutes * 60),
+        day=day,
+        sort=0.0 if meeting.state.value == "open" else sort,
+    )
+
+
+def _repeats(when: Schedule, language: Language) -> str:
+    if when.repeat is None:
+        return ""
+    words = language.say(REPEAT_WORDS.get(_every(when.repeat), "")) or f"{when.repeat.interval} × {when.repeat.every}"
+    return language.say(N_("%(how)s, %(times)d times")) % {"how": words, "times": when.repeat.times}
