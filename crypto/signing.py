@@ -28,6 +28,19 @@ from crypto.suite import (
     framed,
 )
 
+SMALL_ORDER: Final = frozenset(
+    bytes.fromhex(y)
+    for y in (
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    )
+)
+"""Ed25519 keys, without the sign bit, for which one signature can be right for many messages: the points of order 1, 2, 4 and 8."""
 FIRST_BASE: Final = bytes(HASH_SIZE)  # the base of the very first message on a chained channel
 
 
@@ -66,8 +79,10 @@ class SigningKey:
 
 
 def verify(public: bytes, signature: bytes, label: bytes, *parts: bytes) -> None:
-    """Check a signature over `framed(label, *parts)`. Raises BadSignature, for a key or signature of a wrong size too."""
-    if len(public) != PUBLIC_KEY_SIZE or len(signature) != SIGNATURE_SIZE:
+    """Check a signature over `framed(label, *parts)`. Raises BadSignature, for a key or signature of a wrong size too, and for a key under
+    which a signature says nothing: RFC 8032 lets them pass, but what is signed here must have one meaning (a hand-over of one session,
+    say, must not be one of the next)."""
+    if len(public) != PUBLIC_KEY_SIZE or len(signature) != SIGNATURE_SIZE or public[:31] + bytes((public[31] & 127,)) in SMALL_ORDER:
         raise BadSignature
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, framed(label, *parts))

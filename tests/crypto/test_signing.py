@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crypto.errors import BadLength, BadSignature, WeakKey
 from crypto.schedule import pair_prk
-from crypto.signing import FIRST_BASE, ExchangeKey, MessageHash, SigningKey, fingerprint, verify
+from crypto.signing import FIRST_BASE, SMALL_ORDER, ExchangeKey, MessageHash, SigningKey, fingerprint, verify
 from crypto.suite import LABEL_HOST, LABEL_MESSAGE, LABEL_SIGNATURE, framed
 
 KEY = SigningKey.from_seed(bytes(range(32)))
@@ -123,3 +123,37 @@ def test_a_fingerprint_is_26_letters_and_digits() -> None:
     assert one != fingerprint(bytes(32))
     with pytest.raises(BadLength):
         fingerprint(KEY.public + b"\0")
+
+
+def _double(y: int, x: int) -> tuple[int, int]:
+    """Twice a point of edwards25519, affine (RFC 8032, section 5.1.4 with Z = 1)."""
+    p, d = 2**255 - 19, -121665 * pow(121666, -1, 2**255 - 19)
+    xy = d * x * x * y * y % p
+    return (y * y + x * x) * pow(1 - xy, -1, p) % p, 2 * x * y * pow(1 + xy, -1, p) % p
+
+
+def test_keys_of_small_order_are_what_they_are_said_to_be() -> None:
+    p, d = 2**255 - 19, -121665 * pow(121666, -1, 2**255 - 19)
+    for key in SMALL_ORDER:
+        y = int.from_bytes(key, "little") % p
+        square = (y * y - 1) * pow(d * y * y + 1, -1, p) % p
+        x = pow(square, (p + 3) // 8, p)
+        if x * x % p != square:
+            x = x * pow(2, (p - 1) // 4, p) % p
+        assert x * x % p == square, "a point of the curve"
+        for _ in range(3):
+            y, x = _double(y, x)
+        assert (y, x) == (1, 0), "eight times it is nothing"
+
+
+@pytest.mark.parametrize("key", sorted(SMALL_ORDER), ids=lambda key: key.hex()[:8])
+@pytest.mark.parametrize("sign", [0, 128])
+def test_a_key_under_which_a_signature_says_nothing_is_refused(key: bytes, sign: int) -> None:
+    """R = r·B, S = r is a signature of every message, eighth by eighth, under such a key."""
+    key = key[:31] + bytes((key[31] | sign,))
+    r = SigningKey.generate()
+    identity = bytes((1,)) + bytes(31)
+    for signature in (identity + bytes(32), r.public + bytes(32)):
+        for number in range(32):
+            with pytest.raises(BadSignature):
+                verify(key, signature, b"parley", bytes((number,)))
