@@ -9,6 +9,7 @@ Sharing is an explicit act (`run` is called), pausing sends one last word and th
 
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,7 +18,7 @@ import trio
 from endpoint.errors import EndpointError
 from endpoint.events import Event, LinkChanged, PresenterChanged, SnapshotWanted
 from endpoint.messages import ScreenKind
-from endpoint.screen.codec import Encoder
+from endpoint.screen.encoder import Encoder
 from endpoint.screen.picture import Picture, Rect
 from endpoint.screen.source import Source
 from endpoint.session import Session
@@ -28,7 +29,7 @@ MAX_BACKLOG: Final = 256 << 10
 """Bytes of screen that may wait for the network before frames are skipped."""
 FRAME_EVERY: Final = 1 / 60
 """Seconds between two frames at least; the first one after a pause leaves at once."""
-LARGE: Final = 400_000
+LARGE: Final = 60_000
 """Damaged pixels from which on a frame is encoded in a thread: smaller ones cost less than the way there and back."""
 SNAPSHOT_PACE: Final = 2 << 20
 """Bytes of snapshots a second: one of a text screen follows the other at once, one of a photo after two seconds at most."""
@@ -102,6 +103,7 @@ class Presenter:
                 continue
             if session.screen_backlog > MAX_BACKLOG:
                 self.skipped += 1
+                self._encoder.slower(trio.current_time())
                 await session.until(lambda: session.screen_backlog <= MAX_BACKLOG // 2 or not session.may_show)
                 continue
             await trio.sleep_until(last + FRAME_EVERY)
@@ -133,6 +135,8 @@ class Presenter:
             nursery.start_soon(first, self._wake.wait)
             if self._wanted:
                 nursery.start_soon(first, lambda: trio.sleep_until(self._snapshot_at))
+            if (due := self._encoder.due) is not None:
+                nursery.start_soon(first, lambda: trio.sleep_until(due))
 
     async def _frame(self) -> None:
         """One look at the source: an update for those who are level, then a snapshot if somebody lacks the screen."""
@@ -151,12 +155,10 @@ class Presenter:
             await self._snapshot(None)
 
     async def _encoded(self, picture: Picture, damage: list[Rect] | None) -> bytes | None:
-        restart = self._restart
-        if damage is not None and sum(rect.area for rect in damage) < LARGE:
-            update = self._encoder.update(picture, damage, restart=restart)
-        else:
-            update = await trio.to_thread.run_sync(lambda: self._encoder.update(picture, damage, restart=restart))
-        return update
+        encode = partial(self._encoder.update, picture, damage, restart=self._restart, now=trio.current_time())
+        if damage is not None and sum(rect.area for rect in damage) < LARGE and self._encoder.due is None:
+            return encode()
+        return await trio.to_thread.run_sync(encode)
 
     async def _snapshot(self, picture: Picture | None) -> None:
         """The whole screen; `None`: the picture that level viewers have."""

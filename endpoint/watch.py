@@ -16,7 +16,7 @@ import trio
 
 from endpoint.events import Event, Joined, LinkChanged, PresenterChanged, ScreenGap, ScreenMessage, SessionEnded
 from endpoint.messages import ScreenKind
-from endpoint.screen.codec import Decoder
+from endpoint.screen.decoder import Decoder
 from endpoint.screen.picture import Picture, Rect, ScreenError
 from endpoint.session import Session
 from wire.ids import EVERYONE, ParticipantId

@@ -16,7 +16,8 @@ import pytest
 import trio
 
 from endpoint.screen import x11, xvfb
-from endpoint.screen.codec import Decoder, Encoder
+from endpoint.screen.decoder import Decoder
+from endpoint.screen.encoder import Encoder
 from endpoint.screen.picture import Rect, ScreenError
 from endpoint.screen.x11 import X11Source
 from endpoint.screen.xvfb import xvfb_desktop
@@ -90,7 +91,7 @@ class Sharing:
 
     def step(self) -> None:
         picture, damage = self.source.grab()
-        update = self.encoder.update(picture, damage, restart=self.restart)
+        update = self.encoder.update(picture, damage, restart=self.restart, now=0.0)
         if update is not None:
             self.decoder.apply(update, restart=self.restart)
             self.restart = False
@@ -190,7 +191,7 @@ async def test_another_resolution_brings_a_whole_picture(display: str) -> None:
             picture, damage = source.grab()
             assert (source.geometry, damage, picture.shape) == ((400, 300), None, (300, 400, 4))
             with pytest.raises(ScreenError) as refusal:
-                sharing.encoder.update(picture, damage, restart=False)
+                sharing.encoder.update(picture, damage, restart=False, now=0.0)
             assert refusal.value.name == "geometry-changed"
             sharing = Sharing(source)
             program.fill(0xABCDEF, 1, 1, 40, 40)

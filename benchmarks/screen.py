@@ -1,0 +1,176 @@
+"""How many bytes a shared screen takes, and how much time: ours beside x264, VP9 and TigerVNC, on the same scenes in the same run.
+
+The scenes (_screen_corpus.py) are seven recordings of 1920 × 1080 at 12 pictures a second. Ours and both video codecs encode the recordings;
+TigerVNC's Xvnc, with its own viewer behind a counter of bytes, plays the same scripts live (Tight, lossless). Bytes are per picture
+that changed. Ours is decoded again, and must equal the recording wherever the encoder says so.
+
+    bytes_X_vs_tight       ours, lossless, of Tight's, lossless
+    bytes_X_vs_video       ours, lossless, of the better of x264 and VP9, both 4:4:4 at a quality of 20
+    bytes_X_vs_vp9         ours until a picture stands still, of VP9's at the same PSNR (interpolated between qualities)
+    exact_after_X          seconds from the last change until every pixel is exact
+    cpu_ms_X               milliseconds of the encoder's CPU, all of its threads, per picture that changed
+
+Video peers: libvpx-vp9 4:4:4, realtime, cpu-used 6, screen content; libx264 4:4:4, preset fast, zerolatency. TigerVNC needs the Debian packages
+tigervnc-standalone-server and tigervnc-viewer; without them its figures are left out.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks import _screen_corpus as corpus
+from benchmarks import _screen_peers as peers
+from endpoint.screen.decoder import Decoder
+from endpoint.screen.encoder import Encoder
+from endpoint.screen.picture import Picture
+
+LOSSLESS = ("term", "edit", "scroll", "window")
+LOSSY = ("slides", "photo", "video")
+QUALITIES = {"slides": (4, 12, 20, 32), "photo": (20, 32, 42, 50, 58), "video": (10, 20, 32, 44)}
+
+
+@dataclass
+class Ours:
+    """What our codec did with a recording."""
+
+    changed: int = 0
+    bytes: int = 0  # of updates before the picture stood still
+    still_bytes: int = 0  # of what made it exact
+    cpu: float = 0.0
+    errors: list[float] = field(default_factory=list)  # mean squared error after each picture that changed
+    worst_wait: float = 0.0
+    frames: list[int] = field(default_factory=list)
+    slowest: float = 0.0
+
+
+def error(seen: Picture, true: Picture) -> float:
+    if np.array_equal(seen, true):
+        return 0.0
+    difference = seen[:, :, :3].astype(np.int16) - true[:, :, :3]
+    return float(np.mean(np.square(difference, dtype=np.int32)))
+
+
+def psnr(errors: Sequence[float]) -> float:
+    mean = sum(errors) / len(errors)
+    return 10 * math.log10(65025 / mean) if mean else 99.0
+
+
+def ours(recorded: corpus.Recording, at_most: int | None) -> Ours:
+    """Encode it, as a presenter would, and check it, as a viewer would."""
+    result, encoder, decoder = Ours(), Encoder(), Decoder()
+    restart, changed_at = True, 0.0
+    for number, (picture, damage, changed) in enumerate(corpus.pictures(recorded, at_most)):
+        now = number / corpus.FPS
+        if number == 0:
+            decoder.load(encoder.snapshot(picture))
+            continue
+        if changed:
+            changed_at = now
+        result.changed += changed
+        before = time.process_time()
+        drawn = encoder.update(picture, damage, restart=restart, now=now) if changed or damage else None
+        spent = time.process_time() - before
+        if drawn is not None:
+            decoder.apply(drawn, restart=restart)
+            restart = False
+            result.bytes += len(drawn)
+            result.frames.append(len(drawn))
+        if changed:
+            result.errors.append(error(decoder.picture, picture))
+        until = (number + 1) / corpus.FPS - 0.001
+        while encoder.owed or (encoder.due is not None and encoder.due < until):
+            now = max(now + 1 / 60, encoder.due or now)
+            before = time.process_time()
+            later = encoder.update(picture, [], restart=restart, now=now)
+            spent += time.process_time() - before
+            if later is not None:
+                decoder.apply(later, restart=restart)
+                restart = False
+                result.still_bytes += len(later)
+            if encoder.exact:
+                result.worst_wait = max(result.worst_wait, now - changed_at)
+        result.cpu += spent
+        result.slowest = max(result.slowest, spent)
+        assert not encoder.exact or np.array_equal(decoder.picture, picture), f"picture {number} is not what it should be"
+    return result
+
+
+def equal_quality(points: list[tuple[float, float]], wanted: float) -> float:
+    """Bytes of a codec at a PSNR, from its (PSNR, bytes) at several qualities; log bytes are nearly straight between them."""
+    points = sorted(points)
+    for (low, few), (high, many) in itertools.pairwise(points):
+        if wanted <= high or (high, many) == points[-1]:
+            slope = (math.log(many) - math.log(few)) / (high - low)
+            return math.exp(math.log(few) + slope * (wanted - low))
+    return points[0][1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one object of figures as the last line")
+    parser.add_argument("--quick", action="store_true", help="the first four seconds of each scene, no TigerVNC")
+    parser.add_argument("--scenes", default=",".join(LOSSLESS + LOSSY), help="only these, with commas between")
+    parser.add_argument("--peers", default="video,tight", help="whom to run beside ours: video, tight; empty for none")
+    parser.add_argument("--record", action="store_true", help="record the scenes anew")
+    arguments = parser.parse_args()
+    lacking = corpus.missing()
+    if lacking:
+        sys.exit(f"The scenes need these Debian packages: {' '.join(lacking)}")
+    at_most = 48 if arguments.quick else None
+    figures: dict[str, float] = {}
+    for scene in corpus.scenes():
+        name = scene.name
+        if name not in arguments.scenes.split(","):
+            continue
+        recorded = corpus.recording(scene, arguments.record)
+        mine = ours(recorded, at_most)
+        each = mine.bytes / max(mine.changed, 1)
+        figures[f"bytes_{name}"] = round(each)
+        figures[f"cpu_ms_{name}"] = round(1000 * mine.cpu / max(mine.changed, 1), 1)
+        line = f"{name:7} {mine.changed:4} changed {each:10,.0f} bytes each, "
+        line += f"cpu {figures[f'cpu_ms_{name}']:6.1f} ms (worst {1000 * mine.slowest:4.0f})"
+        if name in LOSSY:
+            figures[f"psnr_{name}"] = round(psnr(mine.errors), 1)
+            figures[f"exact_after_{name}"] = round(mine.worst_wait, 2)
+            figures[f"bytes_{name}_exact"] = round(mine.still_bytes / max(mine.changed, 1))
+            line += f", {psnr(mine.errors):.1f} dB, exact after {mine.worst_wait:.2f} s at most, for {mine.still_bytes:,} bytes in all"
+        elif any(mine.errors):
+            line += f", {sum(bool(e) for e in mine.errors)} not exact at once ({mine.still_bytes} later)"
+        print(line, flush=True)
+        if "video" in arguments.peers:
+            if name in LOSSLESS:
+                video = {codec: peers.video(recorded, at_most, codec, 20) for codec in ("vp9", "x264")}
+                for codec, (bytes_each, errors, cpu) in video.items():
+                    figures[f"bytes_{name}_{codec}"] = round(bytes_each)
+                    print(f"        {codec:5} {bytes_each:10,.0f} bytes each, cpu {1000 * cpu:6.1f} ms, {psnr(errors):.1f} dB", flush=True)
+                figures[f"bytes_{name}_vs_video"] = round(each / min(bytes_each for bytes_each, _, _ in video.values()), 3)
+            else:
+                points = []
+                for quality in QUALITIES[name]:
+                    bytes_each, errors, cpu = peers.video(recorded, at_most, "vp9", quality)
+                    points.append((psnr(errors), bytes_each))
+                    print(
+                        f"        vp9 at {quality} {bytes_each:10,.0f} bytes each, cpu {1000 * cpu:6.1f} ms, {psnr(errors):.1f} dB", flush=True
+                    )
+                figures[f"bytes_{name}_vs_vp9"] = round(each / equal_quality(points, psnr(mine.errors)), 3)
+        if "tight" in arguments.peers and not arguments.quick and name in LOSSLESS and peers.has_tigervnc():
+            total = peers.tight(scene)
+            tight = total / sum(frame.changed for frame in recorded.frames[1:])
+            figures[f"bytes_{name}_tight"] = round(tight)
+            figures[f"bytes_{name}_vs_tight"] = round(each / tight, 3)
+            print(f"        tight {tight:10,.0f} bytes each", flush=True)
+    for key, value in figures.items():
+        print(f"{key:28} {value:>12,}")
+    if arguments.json:
+        print(json.dumps({"figures": figures}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""What has moved: rectangles of the old picture that stand elsewhere in the new one, pixel for pixel.
+
+    candidates   where could it have gone?          strips: rows of narrow columns that occur once in both pictures (scrolling)
+                                                    windows: 16 pixels in a row, hashed at every place of the old picture (anything else)
+    rectangle    what does this offset explain?     +1 for each pixel that it makes right, −1 for each that it makes wrong; the
+                                                    rectangle of the greatest sum, found on samples along either axis
+
+A rectangle need not be perfect: what it gets wrong is corrected by the pixels that follow. A wrong guess therefore costs bytes, never
+exactness. All copies read the picture as it was, so that their order means nothing.
+
+Hashes only propose, so they may be cheap: 32 bits, wrapping.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endpoint.screen.layout import Copy
+from endpoint.screen.picture import Rect, Words
+
+MOST: Final = 4
+"""Copies of one update."""
+WORTH: Final = 2048
+"""Pixels that a copy must put right."""
+_STRIPS: Final = 12
+_STRIP: Final = 32
+_WINDOW: Final = 16
+_ANCHORS: Final = 96
+_VOTES: Final = 4
+_SAMPLE: Final = 4
+"""Every so many columns (rows) are looked at to find the rows (columns) of a rectangle."""
+_COARSE: Final = 8
+_LARGEST: Final = 1 << 20
+"""Windows are not looked for in larger areas."""
+
+_rng = np.random.default_rng(20_011)
+_WEIGHTS: Final = _rng.integers(1, 1 << 32, _STRIP, np.uint32) | np.uint32(1)
+_MULTIPLIERS: Final = tuple(int(number) | 1 for number in _rng.integers(1 << 20, 1 << 32, 4))
+
+Offset = tuple[int, int]
+Flags = NDArray[np.bool_]
+
+
+def moved(new: Words, old: Words, box: Rect) -> list[Copy]:
+    """Copies that make `old` more like `new` within `box`, where most of the change is. They read `old` as it is."""
+    copies: list[Copy] = []
+    x, y, w, h = box
+    now = new[y : y + h, x : x + w]
+    predicted = old[y : y + h, x : x + w]
+    left = _remaining(now, predicted)
+    offsets = list(_strips(new, old, box))
+    offset, gain = _promising(offsets, new, old, predicted, box)
+    if 2 * gain < left:
+        offsets += _windows(new, old, predicted, box)
+        offset, gain = _promising(offsets, new, old, predicted, box)
+    while gain >= WORTH:
+        into = _explained(new, old, predicted, box, offset)
+        offsets.remove(offset)
+        if into is not None:
+            copy = Copy(into.x - offset[0], into.y - offset[1], into)
+            copies.append(copy)
+            if len(copies) == 1:
+                predicted = predicted.copy()
+            target = np.s_[into.y - y : into.y - y + into.height, into.x - x : into.x - x + into.width]
+            predicted[target] = old[copy.y : copy.y + into.height, copy.x : copy.x + into.width]
+            if len(copies) == MOST or _remaining(now, predicted) < 8 * WORTH:
+                break
+        offset, gain = _promising(offsets, new, old, predicted, box)
+    return copies
+
+
+def _promising(offsets: list[Offset], new: Words, old: Words, predicted: Words, box: Rect) -> tuple[Offset, int]:
+    """The offset that makes most pixels right, on a coarse sample, and about how many these are."""
+    best = (0, 0), 0
+    for offset in offsets:
+        now, before, without = (part[::_COARSE, ::_COARSE] for part in _overlap(new, old, predicted, box, offset))
+        right = now == before
+        right &= now != without
+        gain = int(np.count_nonzero(right)) * _COARSE * _COARSE
+        if gain > best[1]:
+            best = offset, gain
+    return best
+
+
+def _overlap(new: Words, old: Words, predicted: Words, box: Rect, offset: Offset) -> tuple[Words, Words, Words]:
+    """Of the part of `box` that comes from within the screen: how it is, where it would come from, how it is without."""
+    height, width = old.shape
+    dx, dy = offset
+    left, right = max(box.x, dx), min(box.x + box.width, width + dx)
+    top, bottom = max(box.y, dy), min(box.y + box.height, height + dy)
+    if right <= left or bottom <= top:
+        left = right = box.x
+        top = bottom = box.y
+        dx = dy = 0
+    return (
+        new[top:bottom, left:right],
+        old[top - dy : bottom - dy, left - dx : right - dx],
+        predicted[top - box.y : bottom - box.y, left - box.x : right - box.x],
+    )
+
+
+def _remaining(new: Words, predicted: Words) -> int:
+    """About how many pixels differ still."""
+    step = _SAMPLE
+    return int(np.count_nonzero(new[::step, ::step] != predicted[::step, ::step])) * step * step
+
+
+# --- candidates -------------------------------------------------------------------------------------------------------
+
+
+def _strips(new: Words, old: Words, box: Rect) -> Iterator[Offset]:
+    """Offsets straight up or down, the likeliest first."""
+    x, y, w, h = box
+    if h < 16 or w < _STRIP:
+        return
+    count = max(1, min(_STRIPS, w // _STRIP))
+    lefts = np.linspace(x, x + w - _STRIP, count).astype(int).tolist()
+    votes: Counter[int] = Counter()
+    for left in lefts:
+        part = np.s_[y : y + h, left : left + _STRIP]
+        before, after = _rows(old[part]), _rows(new[part])
+        differs = before != after
+        if not differs.any():
+            continue
+        for offset in _matches(before, after):
+            votes[offset] += 1
+    del votes[0]
+    for offset, seen in votes.most_common(2):
+        if seen >= _VOTES:
+            yield 0, offset
+
+
+def _rows(strip: Words) -> Words:
+    hashes: Words = np.einsum("ij,j->i", strip, _WEIGHTS)
+    return hashes
+
+
+def _matches(before: Words, after: Words) -> list[int]:
+    """How far each row moved that occurs once before and once after."""
+    values, first, counts = np.unique(before, return_index=True, return_counts=True)
+    once, where = values[counts == 1], first[counts == 1]
+    values, first, counts = np.unique(after, return_index=True, return_counts=True)
+    again, there = values[counts == 1], first[counts == 1]
+    if not len(once) or not len(again):
+        return []
+    at = np.searchsorted(once, again)
+    at[at == len(once)] = 0
+    same = once[at] == again
+    offsets: list[int] = (there[same] - where[at[same]]).tolist()
+    return offsets
+
+
+def _windows(new: Words, old: Words, predicted: Words, box: Rect) -> Iterator[Offset]:
+    """Any offset, the likeliest first: rare windows of the new picture, found again in the old one."""
+    x, y, w, h = box
+    if w < 2 * _WINDOW or h < 16 or box.area > _LARGEST:
+        return
+    step = max(3, h // 24)
+    rows = np.arange(step // 2, h, step)
+    sampled = new[y : y + h, x : x + w][rows]
+    hashes = _rolling(sampled)
+    changed = (sampled != predicted[rows])[:, : hashes.shape[1]]
+    busy = changed & (sampled[:, : hashes.shape[1]] != sampled[:, 1 : hashes.shape[1] + 1])
+    places = np.flatnonzero(busy.ravel())
+    if len(places) > 4096:
+        places = places[:: len(places) // 4096 + 1]
+    values, first, counts = np.unique(hashes.ravel()[places], return_index=True, return_counts=True)
+    rare = np.flatnonzero(counts == 1)
+    if len(rare) > _ANCHORS:
+        rare = rare[np.linspace(0, len(rare) - 1, _ANCHORS).astype(int)]
+    if len(rare) < _VOTES:
+        return
+    anchors, spots = values[rare], places[first[rare]]
+    yield from _found(_rolling(old[y : y + h, x : x + w]), anchors, rows[spots // hashes.shape[1]], spots % hashes.shape[1])
+
+
+def _found(hashes: Words, anchors: Words, rows: NDArray[Any], columns: NDArray[Any]) -> Iterator[Offset]:
+    """Offsets from where the hashes have the anchors' values to where the anchors are; `anchors` rise."""
+    table = np.zeros(1 << 16, np.bool_)
+    table[anchors >> np.uint32(16)] = True
+    flat = hashes.ravel()
+    near = np.flatnonzero(table[flat >> np.uint32(16)])
+    which = np.searchsorted(anchors, flat[near])
+    which[which == len(anchors)] = 0
+    same = anchors[which] == flat[near]
+    near, which = near[same], which[same]
+    width = hashes.shape[1]
+    moves = (rows[which] - near // width) * (1 << 16) + (columns[which] - near % width)
+    offsets, votes = np.unique(moves, return_counts=True)
+    for at in np.argsort(votes)[::-1][:3].tolist():
+        if votes[at] >= _VOTES:
+            dy = round(int(offsets[at]) / (1 << 16))
+            if dy or int(offsets[at]):
+                yield int(offsets[at]) - dy * (1 << 16), dy
+
+
+def _rolling(pixels: Words) -> Words:
+    """A hash of the 16 pixels that begin at each place of each row; shape (rows, width − 15)."""
+    hashes = pixels
+    for level, multiplier in enumerate(_MULTIPLIERS):
+        reach = 1 << level
+        hashes = hashes[:, :-reach] * np.uint32(multiplier) + hashes[:, reach:]
+    return np.ascontiguousarray(hashes)
+
+
+# --- the rectangle ----------------------------------------------------------------------------------------------------
+
+
+def _explained(new: Words, old: Words, predicted: Words, box: Rect, offset: Offset) -> Rect | None:
+    """The rectangle in which an offset makes most right and least wrong; None if that is not WORTH it."""
+    now, before, without = _overlap(new, old, predicted, box, offset)
+    top, left = max(box.y, offset[1]), max(box.x, offset[0])
+    first, last, across, end = 0, now.shape[0], 0, now.shape[1]
+    gain = 0
+    for _ in range(2):
+        columns = np.s_[first:last:_SAMPLE, across:end]
+        start, stop, gain = _best(_scores(now[columns], before[columns], without[columns], 0))
+        across, end = across + start, across + stop
+        rows = np.s_[first:last, across:end:_SAMPLE]
+        start, stop, gain = _best(_scores(now[rows], before[rows], without[rows], 1))
+        first, last = first + start, first + stop
+    if gain * _SAMPLE < WORTH:
+        return None
+    return Rect(left + across, top + first, end - across, last - first)
+
+
+def _scores(now: Words, before: Words, without: Words, axis: int) -> NDArray[np.int64]:
+    right, already = now == before, now == without
+    scores: NDArray[np.int64] = np.count_nonzero(right, axis=axis).astype(np.int64)
+    scores -= np.count_nonzero(already, axis=axis)
+    return scores
+
+
+def _best(scores: NDArray[np.int64]) -> tuple[int, int, int]:
+    """(first, end, sum) of the run with the greatest sum."""
+    sums = np.concatenate(([0], np.cumsum(scores)))
+    lows = np.minimum.accumulate(sums)
+    end = int(np.argmax(sums - lows))
+    first = int(np.argmin(sums[: end + 1]))
+    return first, end, int(sums[end] - sums[first])
