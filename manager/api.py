@@ -1,28 +1,20 @@
 """The manager's HTTP API: JSON in, JSON out, problem+json (RFC 9457) for every refusal. Thin; the rules are elsewhere.
 
-    GET  /api/v1/health
-    POST /api/v1/meetings                   organizer   {title, meeting_key}        → {meeting_id, invite, title, …}
-    GET  /api/v1/meetings                   organizer                               → {meetings: […]}
-    POST /api/v1/meetings/{id}/open         organizer                               → ticket
-    POST /api/v1/tickets[?wait=SECONDS]     anybody     {meeting_id, invite?}       → ticket
-    POST /api/v1/sessions/{session}/end     organizer                               → {}
-    POST /api/v1/sessions/{session}/revoke  organizer   {participant}               → {}
-
-An organizer says `Authorization: Bearer KEY`. Bodies are JSON (`application/json`, 64 KiB at most); a field that is not listed is refused, so
-nothing that looks like a password has a place here. Binary values are hex (8 and 32 bytes) or, for keys, base64url without padding.
+What can be called is the table of `manager.operations`. Here is what all calls share, in this order: who calls (`Authorization: Bearer`, an API
+key or a sign-in's token), how often, the words of path and query, the body (JSON, 64 KiB at most, no unknown field), the idempotency key, the
+call, the answer. Nothing of a request is logged or quoted.
 """
 
 import math
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Annotated, Final, TypeVar
+from hashlib import sha256
+from re import fullmatch
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
 import trio
-from msgspec import Meta, Struct
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -30,32 +22,52 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from manager import errors
+from manager import errors, idempotency, openapi
+from manager.api_types import Nothing, Problem
 from manager.callers import Caller
-from manager.desk import MAX_PATIENCE, Admission
-from manager.errors import KeyRefused, Refusal, RequestMalformed
-from manager.hidden import INVITE_SIZE, Hidden
+from manager.errors import KeyRefused, Refusal, RequestMalformed, StepMissing, Throttled
 from manager.house import House
-from manager.meetings import KEY_SIZE, Meeting
-from wire.ids import MEETING_IDS, MeetingId, ParticipantId, SessionId
+from manager.operations import OPERATIONS, Call, Operation, Text, word_untrusted
+from manager.throttle import Rate, Throttle
 
 MAX_BODY: Final = 64 * 1024
 """Bytes."""
 BODY_WITHIN: Final = 10.0
 """Seconds for a whole body."""
+SESSION: Final = "session_"
+"""Before a sign-in's token, as `parley_` is before a key."""
 
 STATUS: Final[dict[type[Refusal], int]] = {
     errors.RequestMalformed: 422,
-    errors.MeetingKeyMissing: 409,
     errors.KeyRefused: 401,
+    errors.ScopeMissing: 403,
+    errors.NotPermitted: 403,
+    errors.FeatureDisabled: 403,
+    errors.SignInRefused: 401,
+    errors.SignInLocked: 429,
+    errors.SignInNeeded: 401,
+    errors.StepMissing: 403,
+    errors.ProofNeeded: 403,
+    errors.AddressNotAllowed: 403,
+    errors.SignUpClosed: 403,
+    errors.LinkWorthless: 410,
+    errors.ChallengeFailed: 422,
+    errors.AccountExists: 409,
+    errors.AccountUnknown: 404,
+    errors.LastAdministrator: 409,
     errors.MeetingUnavailable: 404,
     errors.NotOpenYet: 409,
     errors.MeetingEnded: 409,
+    errors.MeetingRunning: 409,
+    errors.MeetingKeyMissing: 409,
     errors.SessionUnknown: 404,
     errors.SessionFull: 409,
     errors.ParticipantUnknown: 404,
+    errors.IdempotencyConflict: 409,
     errors.Throttled: 429,
     errors.NoRelay: 503,
+    errors.MailFailed: 503,
+    errors.AuditBroken: 500,
     errors.StoreUnavailable: 503,
 }
 
@@ -96,89 +108,62 @@ class _Defect(Refusal):
 _STATUS: Final = STATUS | {_BodyTooLarge: 413, _BodyTooSlow: 408, _NotJson: 415, _NotFound: 404, _MethodNotAllowed: 405, _Defect: 500}
 
 
-class _Body(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a request may say."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(…)"
-
-
-class Nothing(_Body, frozen=True, forbid_unknown_fields=True):
-    pass
-
-
-class Schedule(_Body, frozen=True, forbid_unknown_fields=True):
-    title: str
-    meeting_key: str
-
-
-class AskTicket(_Body, frozen=True, forbid_unknown_fields=True):
-    meeting_id: Annotated[int, Meta(ge=MEETING_IDS.start, lt=MEETING_IDS.stop)]
-    invite: str | None = None
-
-
-class Revoke(_Body, frozen=True, forbid_unknown_fields=True):
-    participant: Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
-
-
 def create_app(house: House) -> ASGIApp:
     """The API as an ASGI application."""
+    limits = house.settings
+    calls = Throttle(Rate(limits.call_rate, limits.call_burst), Rate(limits.calls_rate, limits.calls_burst))
+    described = msgspec.json.encode(openapi.document())
 
-    desk = house.desk
+    async def describe(request: Request) -> Response:
+        return Response(described, 200, {"cache-control": "no-cache"}, "application/json")
 
-    async def health(request: Request) -> Response:
-        await desk.healthy()
-        return _json({"status": "ok"})
-
-    async def schedule(request: Request) -> Response:
-        caller = await _caller(house, request)
-        body = await _body_untrusted(request, Schedule)
-        return _json(_meeting(await house.diary.schedule(caller, body.title, meeting_key=_meeting_key_untrusted(body.meeting_key))), 201)
-
-    async def list_meetings(request: Request) -> Response:
-        caller = await _caller(house, request)
-        return _json({"meetings": [_meeting(meeting) for meeting in await house.diary.meetings(caller)]})
-
-    async def open_meeting(request: Request) -> Response:
-        caller = await _caller(house, request)
-        await _body_untrusted(request, Nothing)
-        return _json(_ticket(await desk.open(caller, _meeting_id_untrusted(request.path_params["meeting"]))))
-
-    async def ticket(request: Request) -> Response:
-        patience = _patience_untrusted(request)
-        body = await _body_untrusted(request, AskTicket)
-        invite = None if body.invite is None else _invite_untrusted(body.invite)
-        address = request.client.host if request.client else ""
-        asking = desk.ticket(MeetingId(body.meeting_id), invite, address, patience)
-        return _json(_ticket(await _while_connected(request, asking)))
-
-    async def end(request: Request) -> Response:
-        caller = await _caller(house, request)
-        await _body_untrusted(request, Nothing)
-        await desk.end(caller, _session_untrusted(request.path_params["session"]))
-        return _json({})
-
-    async def revoke(request: Request) -> Response:
-        caller = await _caller(house, request)
-        session = _session_untrusted(request.path_params["session"])
-        body = await _body_untrusted(request, Revoke)
-        await desk.revoke(caller, session, ParticipantId(body.participant))
-        return _json({})
-
+    routes = [Route("/api/v1/openapi.json", describe, methods=["GET"])]
+    for path in dict.fromkeys(operation.path for operation in OPERATIONS):
+        here = {operation.method: operation for operation in OPERATIONS if operation.path == path}
+        routes.append(Route(path, _endpoint(house, calls, here), methods=list(here)))
     app = Starlette(
-        routes=[
-            Route("/api/v1/health", health, methods=["GET"]),
-            Route("/api/v1/meetings", schedule, methods=["POST"]),
-            Route("/api/v1/meetings", list_meetings, methods=["GET"]),
-            Route("/api/v1/meetings/{meeting}/open", open_meeting, methods=["POST"]),
-            Route("/api/v1/tickets", ticket, methods=["POST"]),
-            Route("/api/v1/sessions/{session}/end", end, methods=["POST"]),
-            Route("/api/v1/sessions/{session}/revoke", revoke, methods=["POST"]),
-        ],
-        exception_handlers={Refusal: _refused, HTTPException: _not_routed, ClientDisconnect: _hung_up, Exception: _broken},
+        routes=routes, exception_handlers={Refusal: _refused, HTTPException: _not_routed, ClientDisconnect: _hung_up, Exception: _broken}
     )
     app.router.redirect_slashes = False
     return _Outermost(app)
+
+
+def _endpoint(house: House, calls: Throttle, here: dict[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        operation = here.get(request.method) or here["GET"]  # HEAD
+        address = request.client.host if request.client else ""
+        caller = await _caller(house, request, address) if operation.scope is not None or operation.people else None
+        if caller is not None:
+            _charge(calls, caller)
+        if operation.scope is not None and caller is not None:
+            caller.require(operation.scope)
+        words = _words_untrusted(operation, request)
+        body, raw = await _body_untrusted(request, operation.takes)
+        call = Call(house, house.clock(), address, request.headers.get("user-agent", ""), words, body, caller)
+        if operation.replays and caller is not None and openapi.IDEMPOTENCY in request.headers:
+            return await _once(house, operation, call, caller, request, raw)
+        asking = operation.act(call)
+        return _answer(operation, await (_while_connected(request, asking) if operation.waits else asking))
+
+    return endpoint
+
+
+async def _once(house: House, operation: Operation, call: Call, caller: Caller, request: Request, raw: bytes) -> Response:
+    """Do it, or say again what was answered when it was done. Only what was done is kept."""
+    key = request.headers[openapi.IDEMPOTENCY]
+    if fullmatch(openapi.IDEMPOTENCY_PATTERN, key) is None:
+        raise RequestMalformed("an idempotency key has 1 to 64 printable ASCII characters", fields={openapi.IDEMPOTENCY: "malformed"})
+    asked = sha256(f"{request.method} {request.url.path}\n".encode() + raw).digest()
+    known = await house.store.write(idempotency.take, caller.account.id, key, asked, call.now)
+    if known is not None:
+        return Response(known.content, known.status, {"cache-control": "no-store", "idempotent-replayed": "true"}, "application/json")
+    try:
+        answer = _answer(operation, await operation.act(call))
+    except Refusal:
+        await house.store.write(idempotency.give_up, caller.account.id, key)
+        raise
+    await house.store.write(idempotency.keep, caller.account.id, key, idempotency.Answer(answer.status_code, bytes(answer.body)))
+    return answer
 
 
 class _Outermost:
@@ -196,26 +181,32 @@ class _Outermost:
             log.exception("request-failed")
 
 
-def _json(content: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(content), status, {"cache-control": "no-store"}, "application/json")
+def _answer(operation: Operation, given: object) -> Response:
+    headers = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    if isinstance(given, Text):
+        headers["content-disposition"] = f'attachment; filename="{given.filename}"'
+        return Response(given.content, operation.status, headers, given.media_type)
+    return Response(msgspec.json.encode(given), operation.status, headers, "application/json")
 
 
 def _problem(refusal: Refusal) -> Response:
     status = _STATUS.get(type(refusal), 500)
-    content: dict[str, object] = {
-        "type": f"urn:parley:problem:{refusal.name}",
-        "title": refusal.sentence,
-        "status": status,
-        "name": refusal.name,
-    }
-    if refusal.detail and not isinstance(refusal, errors.StoreUnavailable):
-        content["detail"] = refusal.detail
+    shown = refusal.detail and not isinstance(refusal, errors.StoreUnavailable)
+    problem = Problem(
+        type=f"urn:parley:problem:{refusal.name}",
+        title=refusal.sentence,
+        status=status,
+        name=refusal.name,
+        detail=refusal.detail if shown else "",
+        fields=refusal.fields if isinstance(refusal, RequestMalformed) else {},
+        stage=refusal.stage if isinstance(refusal, StepMissing) else "",
+    )
     headers = {"cache-control": "no-store"}
     if refusal.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after)))
-    if isinstance(refusal, KeyRefused):
+    if status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(msgspec.json.encode(content), status, headers, "application/problem+json")
+    return Response(msgspec.json.encode(problem), status, headers, openapi.PROBLEM)
 
 
 async def _refused(request: Request, refusal: Exception) -> Response:
@@ -239,15 +230,36 @@ async def _broken(request: Request, error: Exception) -> Response:
     return _problem(_Defect())
 
 
-async def _caller(house: House, request: Request) -> Caller:
+async def _caller(house: House, request: Request, address: str) -> Caller:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise KeyRefused
-    return await house.entrance.caller_of_key(key.strip(), request.client.host if request.client else "")
+    key = key.strip()
+    if key.startswith(SESSION):
+        return await house.entrance.caller_of_cookie(key.removeprefix(SESSION), address)
+    return await house.entrance.caller_of_key(key, address)
 
 
-async def _body_untrusted(request: Request, kind: type[T]) -> T:
-    """The body as its type. Raises `RequestMalformed`, and by name what is too large, too slow or no JSON. Never quotes a value."""
+def _charge(calls: Throttle, caller: Caller) -> None:
+    """Per account: many keys are no more than one."""
+    wait = calls.take(f"account {caller.account.id}", trio.current_time())
+    if wait > 0:
+        raise Throttled(retry_after=wait)
+
+
+def _words_untrusted(operation: Operation, request: Request) -> dict[str, str]:
+    """The words of path and query by name. Raises `RequestMalformed`, also for one that is not asked for or comes twice."""
+    words = {name: word_untrusted(name, str(text)) for name, text in request.path_params.items()}
+    for name in request.query_params:
+        if name not in operation.query:
+            raise RequestMalformed(f"the query has {', '.join(operation.query) or 'nothing'}")
+        texts = request.query_params.getlist(name)
+        words[name] = word_untrusted(name, texts[0] if len(texts) == 1 else "\0")
+    return words
+
+
+async def _body_untrusted(request: Request, kind: type[T]) -> tuple[T, bytes]:
+    """The body as its type, and as it came. Raises `RequestMalformed`, and by name what is too large, too slow or no JSON. Quotes no value."""
     body = bytearray()
     with trio.move_on_after(BODY_WITHIN) as within:
         async with aclosing(request.stream()) as parts:
@@ -257,14 +269,16 @@ async def _body_untrusted(request: Request, kind: type[T]) -> T:
                     raise _BodyTooLarge
     if within.cancelled_caught:
         raise _BodyTooSlow
-    if not body and issubclass(kind, Nothing):
-        return kind()
+    if not body and kind is Nothing:
+        return kind(), b""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise _NotJson
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=kind), bytes(body)
     except msgspec.ValidationError as error:
-        raise RequestMalformed(str(error)[:200]) from None
+        problem, _, path = str(error)[:200].partition(" - at `$.")
+        field = path.partition("`")[0].partition("[")[0].partition(".")[0]
+        raise RequestMalformed(str(error)[:200], fields={field: problem} if field else None) from None
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise RequestMalformed("the body is not JSON in UTF-8") from None
 
@@ -291,76 +305,3 @@ async def _while_connected(request: Request, asking: Awaitable[T]) -> T:
     if not answers:
         raise ClientDisconnect
     return answers[0]
-
-
-def _number_untrusted(text: str, pattern: str, what: str, convert: Callable[[str], T]) -> T:
-    if re.fullmatch(pattern, text, re.ASCII) is None:
-        raise RequestMalformed(what)
-    return convert(text)
-
-
-def _meeting_id_untrusted(text: str) -> MeetingId:
-    return _number_untrusted(text, "[1-9][0-9]{8}", "a meeting ID has nine digits, the first one not 0", lambda t: MeetingId(int(t)))
-
-
-def _session_untrusted(text: str) -> SessionId:
-    return _number_untrusted(text, "[0-9a-f]{16}", "a session ID has 16 hex digits, in lower case", lambda t: SessionId(int(t, 16)))
-
-
-def _invite_untrusted(text: str) -> Hidden:
-    size = 2 * INVITE_SIZE
-    return _number_untrusted(
-        text, f"[0-9a-f]{{{size}}}", f"an invitation has {size} hex digits, in lower case", lambda t: Hidden(bytes.fromhex(t))
-    )
-
-
-def _meeting_key_untrusted(text: str) -> bytes:
-    what = f"a meeting key is {KEY_SIZE} bytes in base64url without padding, 43 characters"
-    key = _number_untrusted(text, "[A-Za-z0-9_-]{43}", what, lambda t: urlsafe_b64decode(t + "="))
-    if _base64url(key) != text:
-        raise RequestMalformed(what)  # stray bits in the last character
-    return key
-
-
-def _patience_untrusted(request: Request) -> float:
-    waits = request.query_params.getlist("wait")
-    if not waits:
-        return 0.0
-    what = f"wait is a number of seconds from 0 to {MAX_PATIENCE:.0f}"
-    seconds = _number_untrusted(waits[-1], r"[0-9]{1,2}(\.[0-9]{1,3})?", what, float)
-    if len(waits) > 1 or seconds > MAX_PATIENCE:
-        raise RequestMalformed(what)
-    return seconds
-
-
-def _base64url(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _meeting(meeting: Meeting) -> dict[str, object]:
-    return {
-        "meeting_id": meeting.number,
-        "invite": meeting.invite.reveal().hex(),
-        "title": meeting.title,
-        "meeting_key": None if meeting.meeting_key is None else _base64url(meeting.meeting_key),
-        "state": meeting.state.value,
-        "session": None if meeting.session is None else f"{meeting.session:016x}",
-        "created_at": meeting.created_at,
-    }
-
-
-def _ticket(admission: Admission) -> dict[str, object]:
-    ticket = admission.ticket
-    return {
-        "session": f"{ticket.session:016x}",
-        "participant": ticket.participant,
-        "role": ticket.role.value,
-        "token": ticket.token.reveal().hex(),
-        "secret": ticket.secret.reveal().hex(),
-        "meeting_id": ticket.meeting,
-        "title": ticket.title,
-        "meeting_key": _base64url(ticket.meeting_key),
-        "relays": [{"node": info.node, "addresses": [list(address) for address in info.addresses]} for info in admission.relays],
-        "cluster": admission.cluster,
-        "features": sorted(ticket.features),
-    }

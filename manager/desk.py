@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from manager import accounts, audit, meetings, tickets
 from manager.callers import Caller, Scope
+from manager.challenge import Challenges, Proof
 from manager.errors import MeetingUnavailable, NoRelay, NotOpenYet, StoreUnavailable, Throttled
 from manager.hidden import Hidden
 from manager.meetings import Standing
@@ -35,6 +36,8 @@ REFUSED_AFTER: Final = 0.05
 """Seconds from a stranger's question to its refusal."""
 MAX_PATIENCE: Final = 25.0
 """Seconds that one request of a waiting guest is held."""
+PROVEN: Final = 20
+"""Strangers with a proof of work have a bucket of their own, so many times as large: who floods the other keeps no honest one out."""
 MAX_WAITING: Final = 10_000
 """Guests held at once; the others are told to ask again."""
 HOUR: Final = 3600.0
@@ -73,6 +76,10 @@ class Desk:
         self._strangers = Throttle(
             Rate(settings.stranger_rate, settings.stranger_burst), Rate(settings.strangers_rate, settings.strangers_burst)
         )
+        self._proven = Throttle(
+            Rate(settings.stranger_rate, settings.stranger_burst), Rate(PROVEN * settings.strangers_rate, PROVEN * settings.strangers_burst)
+        )
+        self._challenges = Challenges(clock)
         self._guests = Throttle(Rate(settings.guest_rate, settings.guest_burst), Rate(settings.guests_rate, settings.guests_burst))
 
     async def run(self) -> None:
@@ -101,20 +108,30 @@ class Desk:
         log.info("session-opened", organizer=organizer.id, node=order[0])
         return admission
 
-    async def ticket(self, number: MeetingId, invite: Hidden | None, address: str, patience: float = 0.0) -> Admission:
-        """A guest's ticket. `patience`: seconds to wait for the organizer, for who is entitled.
+    def challenge(self) -> str:
+        """A fresh challenge for a stranger; `manager.challenge` says how it is solved."""
+        return self._challenges.make()
 
-        Raises `MeetingUnavailable`, `NotOpenYet`, `Throttled`, `NoRelay`, `SessionFull`.
+    async def ticket(
+        self, number: MeetingId, invite: Hidden | None, address: str, patience: float = 0.0, proof: Proof | None = None
+    ) -> Admission:
+        """A guest's ticket. `patience`: seconds to wait for the organizer, for who is entitled. `proof`: a stranger's work.
+
+        Raises `MeetingUnavailable`, `NotOpenYet`, `Throttled`, `ChallengeFailed`, `NoRelay`, `SessionFull`.
         """
         asked = trio.current_time()
+        strangers = self._strangers
+        if proof is not None:
+            self._challenges.spend(proof)
+            strangers = self._proven
         if invite is None:
-            self._charge(self._strangers, address)
+            self._charge(strangers, address)
         while True:
             with self._waiting.watch(number) as opened:  # before the look: an opening in between is not missed
                 standing, meeting = await self._store.read(meetings.standing, number, invite)
                 if standing is Standing.UNAVAILABLE:
                     if invite is not None:
-                        self._charge(self._strangers, address)
+                        self._charge(strangers, address)
                     await trio.sleep_until(asked + REFUSED_AFTER)
                     raise MeetingUnavailable
                 if meeting is not None:
@@ -126,7 +143,7 @@ class Desk:
                 with trio.move_on_after(left):
                     await opened.wait()
         if invite is None:
-            self._strangers.give_back(address, trio.current_time())
+            strangers.give_back(address, trio.current_time())
         self._charge(self._guests, address)
         assert meeting.session is not None
         order = self._place(meeting.session, meeting.primary_node)

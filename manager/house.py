@@ -24,10 +24,12 @@ from manager.store import Store
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """Made by `furnish`."""
+    """Made by `furnish`. `store` is for what no function is: the idempotency of calls."""
 
     settings: Settings
     site: str
+    store: Store
+    clock: Callable[[], float]
     entrance: Entrance
     own: Own
     diary: Diary
@@ -50,6 +52,8 @@ def furnish(store: Store, nodes: Nodes, settings: Settings, clock: Callable[[], 
     return House(
         settings,
         where,
+        store,
+        clock,
         Entrance(store, mail, hashing, settings, where, clock),
         Own(store, desk, mail, hashing, where, clock),
         Diary(store, mail, where, clock),
