@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help meeting test lint venv bench demo lock clean
+.PHONY: help meeting test lint venv bench demo lock words clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -36,6 +36,10 @@ venv: .venv/ready
 # after a change of dependencies: make lock, then make venv
 lock:
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --group dev pyproject.toml -o requirements.lock
+
+# after a change of what the site says: new sentences into every language's file, to be translated there
+words:
+	$(BIN)/python -m manager.site.languages
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

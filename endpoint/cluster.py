@@ -62,10 +62,11 @@ class Server:
 
 @dataclass(slots=True)
 class Cluster:
-    """Made by `run_cluster`. `site` and `ca` are what an endpoint needs; `key` is the organizer's API key."""
+    """Made by `run_cluster`. `site` and `ca` are what an endpoint needs; `key` is the organizer's API key; `pages` is for browsers."""
 
     directory: Path
     site: str
+    pages: str
     node_port: int
     ca: Path
     key: str = field(repr=False)
@@ -128,12 +129,13 @@ async def run_cluster(directory: Path, relays: Sequence[str] = ("mcs-1", "mcs-2"
     async with trio.open_nursery() as nursery:
         command = ["manager", "serve", "--store", store, "--identity", str(directory / "manager")]
         try:
-            free = [*command, "--api-port", "0", "--node-port", "0"]
+            free = [*command, "--api-port", "0", "--node-port", "0", "--web-port", "0"]
             manager = await start_server(nursery, "manager", free, directory / "manager.log", None if tap is None else tap / "manager")
             api, port = int(str(manager.ready["api_port"])), int(str(manager.ready["node_port"]))
-            manager.again = [*command, "--api-port", str(api), "--node-port", str(port)]
+            pages = str(manager.ready["site"])
+            manager.again = [*command, "--api-port", str(api), "--node-port", str(port), "--web-port", pages.rpartition(":")[2]]
             servers["manager"] = manager
-            cluster = Cluster(directory, f"https://{HOST}:{api}", port, directory / "ca" / "ca.crt", "", servers, nursery)
+            cluster = Cluster(directory, f"https://{HOST}:{api}", pages, port, directory / "ca" / "ca.crt", "", servers, nursery)
 
             async def add_organizer() -> None:
                 cluster.key = await _new_key(store)

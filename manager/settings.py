@@ -32,8 +32,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node_host: str = "127.0.0.1"
     """Address where relays call; "" is every address."""
     node_port: Port = 8300
+    web_host: str = "127.0.0.1"
+    """Address of the site's pages; "" is every address, for which a web certificate is needed."""
+    web_port: Port = 8080
+    """0: a free port, named in the ready line."""
+    web_certificate: str = ""
+    """The site's certificate with its chain, PEM, from an authority that browsers trust; "": it is served to this machine alone, by http."""
+    web_key: str = ""
+    """Its key, PEM."""
     site: str = ""
-    """The address that people type, such as https://meet.example.org: it stands in links and mails. "": this machine's, https://localhost:PORT."""
+    """The address that people type, such as https://meet.example.org: it stands in links and mails. "": localhost at the web port."""
     smtp_host: str = ""
     """A mail server; "": letters are put into `mail_folder` as files."""
     smtp_port: Port = 587
@@ -96,9 +104,21 @@ def load_settings(path: Path | None, **flags: Any) -> Settings:
     return msgspec.structs.replace(settings, site=_site(settings))
 
 
+def local_site(settings: Settings, port: int) -> str:
+    """Where this machine finds the pages."""
+    return f"{'https' if settings.web_certificate else 'http'}://localhost:{port}"
+
+
 def _site(settings: Settings) -> str:
-    """https://HOST[:PORT] without a slash at the end. `http` for this machine's own loopback alone: cookies need a secure context."""
-    site = settings.site.rstrip("/") or "https://localhost" + (f":{settings.api_port}" if settings.api_port else "")
+    """https://HOST[:PORT] without a slash at the end; "" if the port is not known yet. Raises `SettingsMalformed`.
+
+    `http` is for this machine's own loopback alone: cookies and passkeys need a secure context.
+    """
+    if bool(settings.web_certificate) != bool(settings.web_key):
+        raise SettingsMalformed("web_certificate and web_key belong together")
+    site = settings.site.rstrip("/") or (local_site(settings, settings.web_port) if settings.web_port else "")
+    if not site:
+        return ""
     try:
         parts = urlsplit(site)
         port = parts.port

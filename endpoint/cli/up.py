@@ -61,6 +61,7 @@ async def run_meeting(settings: Settings, title: str, begin: Begin, *, seconds: 
         if not as_json:  # there the first line is the meeting
             command = sys.argv[0] if "/" in sys.argv[0] and not os.path.isabs(sys.argv[0]) else "parley"  # as it was called, to be copied
             face.say(f"Guests on this machine: {command} join {format_meeting_id(meeting.invitation.meeting)}")
+            face.say(f"The site, in a browser of this machine: {cluster.pages}")
         picture = Path(settings.picture or default_picture(meeting.invitation.meeting))
         await attend(session, face, meeting.invitation, finish, source=source, picture=picture)
         nursery.cancel_scope.cancel()

@@ -60,13 +60,13 @@ def manage(pki: Pki, tmp_path: Path) -> Manage:
 
     @asynccontextmanager
     async def run(**settings: Any) -> AsyncIterator[Running]:
-        ours = {"store": str(tmp_path / "manager.db"), "identity": str(pki.root / "manager"), "api_port": 0, "node_port": 0}
+        ours = {"store": str(tmp_path / "manager.db"), "identity": str(pki.root / "manager"), "api_port": 0, "node_port": 0, "web_port": 0}
         chosen = load_settings(None, **ours | settings)
         ports: list[int] = []
         async with trio.open_nursery() as nursery:
             started = trio.Event()
 
-            def ready(api: int, node: int) -> None:
+            def ready(api: int, node: int, site: str) -> None:
                 ports.extend((api, node))
                 started.set()
 
