@@ -4,10 +4,15 @@
     a relay says `want` ─▶ the picture that level viewers have, as a snapshot; the next update restarts the compression for all
 
 When the network takes less than is drawn, frames are skipped and never queued: nothing is grabbed while more than `MAX_BACKLOG` waits.
-Sharing is an explicit act (`run` is called), pausing sends one last word and then nothing until `resume`.
+Sharing is an explicit act: `start`. Being named presenter starts nothing. Pausing drops what was not sent yet, sends one last word, and then
+nothing until `resume`; `stop` ends the share, as another presenter does, and only `start` begins another one.
+
+The pointer travels beside the picture: a packet when it has moved, a whole one with its shape when it rests.
 """
 
+from collections import deque
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from enum import Enum
 from functools import partial
 from typing import Final
@@ -16,11 +21,11 @@ import structlog
 import trio
 
 from endpoint.errors import EndpointError
-from endpoint.events import Event, LinkChanged, PresenterChanged, SnapshotWanted
+from endpoint.events import Event, LinkChanged, PresenterChanged, Removed, SessionEnded, SnapshotWanted
 from endpoint.messages import ScreenKind
 from endpoint.screen.encoder import Encoder
 from endpoint.screen.picture import Picture, Rect
-from endpoint.screen.source import Source
+from endpoint.screen.source import PointerSource, Source
 from endpoint.session import Session
 
 log = structlog.get_logger()
@@ -34,6 +39,10 @@ LARGE: Final = 60_000
 SNAPSHOT_PACE: Final = 2 << 20
 """Bytes of snapshots a second: one of a text screen follows the other at once, one of a photo after two seconds at most."""
 LONGEST_PACE: Final = 2.0
+STALE: Final = 2.0
+"""Seconds after which hands on a screen that has changed in between do not count."""
+REST: Final = 0.3
+"""Seconds without motion after which a pointer rests."""
 
 
 class OnAir(Enum):
@@ -45,8 +54,18 @@ class OnAir(Enum):
 class Presenter:
     """Shares one source in one session. `on_air` says what is true on the wire; `frames` and `bytes` count what left."""
 
-    def __init__(self, session: Session, source: Source, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        source: Source,
+        changed: Callable[[], None] = lambda: None,
+        *,
+        pointer: PointerSource | None = None,
+        started: bool = True,
+    ) -> None:
         self.on_air = OnAir.OFF
+        self.started = started  # the presenter's person has said so
+        self.listeners: list[Callable[[], None]] = []  # called when `on_air` has changed
         self.frames = 0
         self.bytes = 0
         self.snapshots = 0
@@ -54,7 +73,10 @@ class Presenter:
         self.picture: Picture | None = None  # what the viewers have or are about to have
         self._session = session
         self._source = source
+        self._pointer = pointer
         self._changed = changed
+        self._sent: deque[tuple[int, float]] = deque()  # channel-5 counters and when they were sealed: those of the last seconds
+        self._point_whole = True
         self._encoder = Encoder()
         self._wanted = True
         self._restart = True
@@ -67,6 +89,8 @@ class Presenter:
     def pause(self) -> None:
         """Not one more screen packet leaves after this call returns, until `resume`."""
         if self.on_air is OnAir.LIVE:
+            if self._session.drop_screen():
+                self._broken = True  # viewers lack what was dropped
             self._say(ScreenKind.PAUSED)
             self._set(OnAir.PAUSED)
 
@@ -75,31 +99,80 @@ class Presenter:
             self._set(OnAir.LIVE)
             self._say(ScreenKind.RESUMED)
 
+    def start(self) -> None:
+        """Share from now on, as soon as this member presents."""
+        self.started = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """The share ends; not one more screen packet leaves after the last word, until `start`."""
+        self.started = False
+        if self.on_air is not OnAir.OFF:
+            self._session.drop_screen()
+            self._say(ScreenKind.STOPPED)
+            self._broken = True
+            self._set(OnAir.OFF)
+
+    def stale(self, shown: int, now: float) -> bool:
+        """Whether who saw the screen up to this channel-5 counter lacks something that was sent more than `STALE` seconds ago."""
+        return next((now - at > STALE for counter, at in self._sent if counter > shown), False)
+
     async def run(self) -> None:
         """Share whenever this member is the presenter, until cancelled. Raises ScreenError if the source fails."""
         session = self._session
         try:
-            async with self._source:
+            async with self._source, AsyncExitStack() as stack, trio.open_nursery() as nursery:
+                if self._pointer is not None:
+                    nursery.start_soon(self._share_pointer, await stack.enter_async_context(self._pointer))
                 while not session.over:
-                    await session.until(lambda: session.may_show or session.over)
+                    await self._may_begin()
                     if session.over:
-                        return
+                        break
                     self._wanted = self._restart = True
                     if self.on_air is OnAir.OFF:
                         self._set(OnAir.LIVE)
                     await self._share()
+                nursery.cancel_scope.cancel()
         finally:
             if self.on_air is not OnAir.OFF and session.may_show:
                 self._say(ScreenKind.STOPPED)
             self._set(OnAir.OFF)
 
+    async def _may_begin(self) -> None:
+        """Until this member presents, has a link, and its person wants to share; or all is over."""
+        session = self._session
+        while not (session.over or (session.may_show and self.started)):
+            self._wake = trio.Event()
+            if session.may_show:
+                await self._wake.wait()
+            else:
+                await session.until(lambda: session.may_show or session.over)
+
+    async def _share_pointer(self, pointer: PointerSource) -> None:
+        """Where the pointer is, while the picture is shared."""
+        moving = True
+        while True:
+            if moving and not self._point_whole:
+                with trio.move_on_after(REST) as patience:
+                    await pointer.wait()
+                moving, whole = not patience.cancelled_caught, patience.cancelled_caught
+            else:
+                with trio.move_on_after(REST):  # a whole one may be wanted meanwhile
+                    await pointer.wait()
+                    moving = True
+                whole = self._point_whole
+            if (moving or whole) and self.on_air is OnAir.LIVE and self._session.may_show:
+                self._session.point(pointer.look(whole=whole))
+                self._point_whole = self._point_whole and not whole
+            await trio.sleep(FRAME_EVERY)
+
     async def _share(self) -> None:
-        """Until the right or the link is gone."""
+        """Until the right or the link is gone, or the person stops."""
         session = self._session
         last = 0.0
-        while session.may_show:
+        while session.may_show and self.started:
             await self._something()
-            if self.on_air is OnAir.PAUSED or not session.may_show:
+            if self.on_air is not OnAir.LIVE or not session.may_show:
                 continue
             if session.screen_backlog > MAX_BACKLOG:
                 self.skipped += 1
@@ -114,6 +187,7 @@ class Presenter:
                 self._broken = True  # the encoder is ahead of the viewers
                 return  # the right, the link or the session ended in between
         if session.state.presenter != session.me:
+            self.started = False  # to share again is another act
             self._set(OnAir.OFF)
 
     async def _something(self) -> None:
@@ -179,25 +253,35 @@ class Presenter:
             self._broken = True
             return
         self._session.show(kind, update, restart=self._restart and kind is ScreenKind.UPDATE)
+        self._note_sent()
         if kind is ScreenKind.UPDATE:
             self._restart = False
             self.frames += 1
             self.bytes += len(update)
             self._changed()
 
+    def _note_sent(self) -> None:
+        now = trio.current_time()
+        self._sent.append((self._session.screen_counter, now))
+        while len(self._sent) > 1 and now - self._sent[1][1] > STALE:  # the newest of those that are old says enough
+            self._sent.popleft()
+
     def _say(self, kind: ScreenKind) -> None:
         if self._session.may_show:
             self._session.show(kind)
+            self._note_sent()
 
     def _set(self, on_air: OnAir) -> None:
         if on_air is not self.on_air:
             self.on_air = on_air
             self._wake.set()
             self._changed()
+            for listener in self.listeners:
+                listener()
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, SnapshotWanted):
-            self._wanted = True
+            self._wanted = self._point_whole = True
             self._wake.set()
-        elif isinstance(event, PresenterChanged | LinkChanged):
+        elif isinstance(event, PresenterChanged | LinkChanged | SessionEnded | Removed):
             self._wake.set()

@@ -14,7 +14,8 @@ from typing import Final
 import structlog
 import trio
 
-from endpoint.events import Event, Joined, LinkChanged, PresenterChanged, ScreenGap, ScreenMessage, SessionEnded
+from endpoint.events import Event, Joined, LinkChanged, PointerMoved, PresenterChanged, ScreenGap, ScreenMessage, SessionEnded
+from endpoint.hands import Pointer, Shape
 from endpoint.messages import ScreenKind
 from endpoint.screen.decoder import Decoder
 from endpoint.screen.picture import Picture, Rect, ScreenError
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 
 ASK_AGAIN: Final = 3.0
 """Seconds without the snapshot that was asked for."""
+MAX_SHAPES: Final = 64
+"""Shapes of the pointer that are remembered."""
 
 
 class Showing(Enum):
@@ -40,13 +43,23 @@ class Showing(Enum):
 class Watcher:
     """One member's view of the screen. `drawn` is called with the picture and the rectangles that changed."""
 
-    def __init__(self, session: Session, drawn: Callable[[Picture, Sequence[Rect]], None] = lambda picture, rects: None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        drawn: Callable[[Picture, Sequence[Rect]], None] = lambda picture, rects: None,
+        pointed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.showing = Showing.NOBODY
         self.frames = 0
         self.first_whole_at: float | None = None  # trio's clock
+        self.shown = -1  # the last channel-5 counter that `picture` shows
+        self.pointer: Pointer | None = None  # the presenter's, the newest
+        self.shape: Shape | None = None  # and how it looks, as far as we know
+        self._shapes: dict[bytes, Shape] = {}
         self.refused = 0  # messages that could not be drawn
         self._session = session
         self._drawn = drawn
+        self._pointed = pointed
         self._decoder = Decoder()
         self._presenter: ParticipantId = EVERYONE
         self._asked_at: float | None = None
@@ -69,6 +82,8 @@ class Watcher:
     def _follow(self, presenter: ParticipantId) -> None:
         self._presenter = presenter
         self._asked_at = None
+        self.shown, self.pointer, self.shape = -1, None, None
+        self._shapes.clear()
         if presenter in (EVERYONE, self._session.me):
             self.showing = Showing.NOBODY
         else:
@@ -87,6 +102,8 @@ class Watcher:
                 self._follow(event.participant)
             case ScreenMessage() if event.participant == self._presenter:
                 self._draw(event)
+            case PointerMoved() if event.participant == self._presenter:
+                self._point(event.pointer)
             case ScreenGap() if event.participant == self._presenter and self._asked_at is None:
                 self._want()
             case LinkChanged() if event.node and self._presenter not in (EVERYONE, self._session.me) and self._session.member.joined:
@@ -96,6 +113,14 @@ class Watcher:
                 self._asked_at = None
             case _:
                 pass
+
+    def _point(self, pointer: Pointer) -> None:
+        if pointer.pixels is not None:
+            if len(self._shapes) >= MAX_SHAPES:
+                self._shapes.clear()
+            self._shapes[pointer.shape] = pointer.pixels
+        self.pointer, self.shape = pointer, self._shapes.get(pointer.shape)
+        self._pointed()
 
     def _draw(self, message: ScreenMessage) -> None:
         try:
@@ -114,6 +139,7 @@ class Watcher:
             if self._asked_at is None:
                 self._want()
             return
+        self.shown = message.counter
         if rects:
             self.frames += 1
             self._drawn(self._decoder.picture, rects)

@@ -1,7 +1,7 @@
 """One member of the demo as a process: `python -m endpoint.demo.member`, its orders as JSON lines on standard input.
 
 first line        {"role": "host" | "join", "site", "ca", …}          what this member is; secrets come this way, never by argv
-then              {"do": "chat", "text"} · {"do": "picture", "path"} · {"do": "trace"} · {"do": "present"} · {"do": "end"} · …
+then              {"do": "chat", "text"} · {"do": "picture", "path"} · {"do": "trace"} · {"do": "lend", "name"} · {"do": "hands"} · …
 standard output   one JSON object a line: {"event": …, "at": seconds of CLOCK_MONOTONIC}
 """
 
@@ -20,20 +20,24 @@ from crypto.errors import CryptoError
 from crypto.signing import SigningKey
 from crypto.srp import make_verifier
 from endpoint.demo.desktop import TERMINAL_AREA
-from endpoint.events import ChatReceived, Dropped, Event, JoinRefused, MemberJoined, MemberLeft, Removed, SessionEnded
+from endpoint.events import ChatReceived, ControlChanged, Dropped, Event, JoinRefused, MemberJoined, MemberLeft, Removed, SessionEnded
 from endpoint.guest import Guest
+from endpoint.hands import InputEvent
 from endpoint.manager_api import ManagerApi
 from endpoint.organizer import Organizer
 from endpoint.present import Presenter
+from endpoint.remote_control import Borrower, Lender
 from endpoint.screen.picture import Picture, Rect, ScreenError
 from endpoint.screen.x11 import X11Source
+from endpoint.screen.x11_pointer import X11Pointer
+from endpoint.screen.x11_touch import X11Touch
 from endpoint.session import Session
 from endpoint.ticket import Ticket
 from endpoint.watch import Watcher
 from net.process import configure_logging
 from net.tls import client_context
 from wire.errors import ParleyError
-from wire.ids import MeetingId
+from wire.ids import MeetingId, ParticipantId
 
 _MAX_LINE: Final = 65_536
 
@@ -81,6 +85,8 @@ class Reporter:
                 say("dropped", name=event.name)
             case SessionEnded():
                 say("ended")
+            case ControlChanged():
+                say("control", name=event.name)
             case Removed():
                 say("removed", reason=event.reason)
             case _:
@@ -101,8 +107,11 @@ async def host(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> No
     organizer = Organizer(ticket, key, verifier, plan["name"], trio.current_time())
     async with Session.open(organizer, ticket, client_context(plan["ca"], None)) as session, trio.open_nursery() as nursery:
         Reporter(session)
-        presenter = Presenter(session, X11Source(plan["display"]))
+        source = X11Source(plan["display"], excluded=plan.get("excluded", ()))
+        presenter = Presenter(session, source, pointer=X11Pointer(source))
+        lender = Lender(session, presenter, X11Touch(plan["display"]))
         nursery.start_soon(presenter.run)
+        nursery.start_soon(lender.run)
         await session.until(lambda: session.node != "")
         session.act(lambda o, now: o.appoint(o.me, now))
         say("open", node=session.node)
@@ -114,6 +123,15 @@ async def host(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> No
                     assert presenter.picture is not None
                     np.save(order["path"], presenter.picture)
                     say("picture", frames=presenter.frames, bytes=presenter.bytes)
+                case "lend":
+                    session.lend(next((i for i in session.state.members if session.member.name(i) == order["name"]), ParticipantId(0)))
+                    say("lent", to=lender.holder)
+                case "pause":
+                    presenter.pause()
+                case "resume":
+                    presenter.resume()
+                case "hands":
+                    say("hands", done=lender.done, dropped=dict(lender.dropped), holder=lender.holder)
                 case "cost":
                     say("cost", admission_cpu=session.admission_cpu, judged=organizer.reception.judged)
                 case "end":
@@ -130,7 +148,9 @@ async def join(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> No
     async with Session.open(guest, ticket, client_context(plan["ca"], None)) as session, trio.open_nursery() as nursery:
         reporter = Reporter(session)
         watcher = Watcher(session, reporter.drawn)
+        borrower = Borrower(session, watcher)
         nursery.start_soon(watcher.run)
+        nursery.start_soon(borrower.run)
         await session.until_joined()
         say("joined", node=session.node, ms=1000 * (time.monotonic() - began))
         await session.until(lambda: watcher.first_whole_at is not None or session.over)
@@ -145,6 +165,10 @@ async def join(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> No
                 case "picture":
                     np.save(Path(order["path"]), watcher.picture)
                     say("picture", frames=watcher.frames)
+                case "hands":
+                    for item in order["events"]:
+                        borrower.do(msgspec.convert(item, InputEvent))
+                    say("handed", active=borrower.active)
                 case "leave":
                     break
         nursery.cancel_scope.cancel()

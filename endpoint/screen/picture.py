@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 MAX_WIDTH = 7680
 MAX_HEIGHT = 4320
+MAX_BYTES = 4 * MAX_WIDTH * MAX_HEIGHT
 
 OPAQUE = np.uint32(0xFF000000)
 """The fourth byte of every pixel, in a word of a little-endian machine."""

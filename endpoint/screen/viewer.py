@@ -1,4 +1,6 @@
-"""A viewer without a window: it keeps a PNG file of the screen fresh.
+"""What shows a screen: one interface, whatever the platform. Windows are `endpoint.screen.pane`'s; here is a viewer without one.
+
+It keeps a PNG file of the screen fresh.
 
 `show` only notes that there is something new. `run` takes a copy when the last file is old enough, and a thread writes
 it beside the file and renames it: who looks at the file sees a whole picture. However fast the screen changes, one
@@ -13,15 +15,47 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import structlog
 import trio
 
+from endpoint.hands import Pointer, Shape
 from endpoint.screen.picture import Picture, Rect, ScreenError
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What a viewer says beside the picture. `state` is one of `endpoint.watch.Showing`, or "reconnecting"; `lent`: mouse and keyboard are
+    ours; `notice`: the last thing worth a line."""
+
+    title: str
+    presenter: str
+    state: str
+    badge: str
+    lent: bool = False
+    notice: str = ""
+
+
+class Viewer(Protocol):
+    """Something that shows a screen. Each call only notes what is new; what waits is merged, never queued."""
+
+    def show(self, picture: Picture, rects: Sequence[Rect]) -> None:
+        """The screen has changed in `rects`. The picture may go on changing."""
+
+    def point(self, pointer: Pointer | None, shape: Shape | None) -> None:
+        """Where the presenter's pointer is, and how it looks (None: unknown)."""
+
+    def caption(self, caption: Caption) -> None:
+        """What is true beside the picture."""
+
+    async def run(self) -> None:
+        """Show it, until cancelled or closed by its person."""
 
 
 def _log_trouble(trouble: ScreenError) -> None:
@@ -50,6 +84,12 @@ class PngViewer:
         if rects:
             self._picture = picture
             self._news.set()
+
+    def point(self, pointer: Pointer | None, shape: Shape | None) -> None:
+        """A file shows none."""
+
+    def caption(self, caption: Caption) -> None:
+        """A file says nothing."""
 
     async def run(self) -> None:
         """Write pictures until cancelled; what is not written then is written before it ends."""
