@@ -12,12 +12,15 @@ this start ‖ a count, so it rises for ever.
 Facts only add, so their order does not matter, and a relay that connects in the middle of anything ends up knowing all. A relay that says
 something of a session that has ended is told so. A relay that does not acknowledge (it has no room, or is stuck) is passed over by tickets
 for `SILENCE` seconds; whether its link is alive is for keep-alive to say.
+
+Revoked certificates (`net.revocation`) lose their links and are refused; the list goes to every relay, and may come from any.
 """
 
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -32,10 +35,11 @@ from manager.errors import StoreUnavailable
 from manager.placement import NodeLoad
 from manager.store import Store, next_value, nodes
 from net.connection import Connection
-from net.pki import PeerName
+from net.pki import PeerName, PkiUnreadable
+from net.revocation import Revocations, serial_of
 from net.stream import TlsStream
-from net.tls import TlsRefused, check_peer
-from wire.control import MAX_ENTRIES, VERSION, Control, Facts, FactsAck, Load, Membership, NodeHello, NodeInfo, NodeWelcome
+from net.tls import TlsReason, TlsRefused, check_peer
+from wire.control import MAX_ENTRIES, VERSION, Control, Crl, Facts, FactsAck, Load, Membership, NodeHello, NodeInfo, NodeWelcome
 from wire.errors import CloseReason, LinkClosed, UnexpectedMessage, UnsupportedVersion
 from wire.frame import Frame
 from wire.ids import SessionId
@@ -83,9 +87,11 @@ class NodeLink:
         self.peer = peer
         self.connection = Connection(stream, Side.CALLEE, self)
         self.remote_address = stream.remote_address
+        self.serial = serial_of(stream)
         self.greeted = trio.Event()
         self.load = NodeLoad(peer.node)
         self.placed = 0  # tickets since the last load
+        self.draining = False
         self.unread: deque[Facts] = deque()
         self.readable = trio.Event()
         self._nodes = nodes
@@ -102,8 +108,11 @@ class NodeLink:
                     raise LinkClosed(CloseReason.CERTIFICATE_WRONG_ROLE, remote=False, detail=said)
                 self._nodes.welcome(self, item.info)
                 self.greeted.set()
+            case Crl():
+                self._nodes.learn_crl(item.crl)
             case Load():
                 self.load = NodeLoad(self.peer.node, item.links, item.sessions)
+                self.draining = item.draining
                 self.placed = 0
             case FactsAck():
                 _, receipt = self._unacked.pop(item.serial, (0.0, None))
@@ -148,8 +157,10 @@ class NodeLink:
 class Nodes:
     """All relays. Its fields change without an `await` in between."""
 
-    def __init__(self, name: PeerName, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, name: PeerName, store: Store, clock: Callable[[], float], directory: Path | None = None) -> None:
+        """`directory`: where the manager's certificate is, and the list of revoked ones; None: there is none. Raises `PkiUnreadable`."""
         self.name = name
+        self._revocations = Revocations(directory, self._revoked) if directory else None
         self._store = store
         self._clock = clock
         self._live: dict[str, NodeLink] = {}
@@ -166,6 +177,8 @@ class Nodes:
         task_status.started()
         while True:
             await trio.sleep(1.0)
+            if self._revocations is not None:
+                self._revocations.look()
             now = trio.current_time()
             for link in self._live.values():
                 link.forget(now - SILENCE)
@@ -179,6 +192,8 @@ class Nodes:
         link = NodeLink(self, stream, peer)
         try:
             check_peer(stream.peer, kind="mcs", cluster=self.name.cluster)
+            if self._revocations is not None and self._revocations.revoked(link.serial):
+                raise TlsRefused(TlsReason.REVOKED, remote=False)
         except TlsRefused as refused:
             link.connection.close(refused.close_reason, refused.args[0])
         async with trio.open_nursery() as nursery:
@@ -211,11 +226,32 @@ class Nodes:
         if changed:
             self._epoch += 1
         self._send_membership(self._live.values() if changed else [link])
+        if self._revocations is not None and self._revocations.der:
+            link.connection.send(Crl(self._revocations.der))
         log.info("node-live", node=node, live=len(self._live))
 
+    def learn_crl(self, der: bytes) -> None:
+        """A relay's list of revoked certificates."""
+        try:
+            if self._revocations is not None and self._revocations.learn_untrusted(der):
+                self._revocations.keep()
+        except PkiUnreadable as error:
+            log.warning("revocations-unreadable", why=str(error))
+
+    def _revoked(self) -> None:
+        """A newer list: who stands on it is cut, the others are told."""
+        assert self._revocations is not None
+        for link in list(self._live.values()):
+            if self._revocations.revoked(link.serial):
+                link.connection.close(CloseReason.CERTIFICATE_REVOKED)
+            else:
+                link.connection.send(Crl(self._revocations.der))
+
     def loads(self) -> list[NodeLoad]:
-        """The live relays that answer, with what was placed on each since it last said how busy it is; all, if none answers."""
-        live = [link for link in self._live.values() if not link.deaf] or self._live.values()
+        """The live relays that answer, with what was placed on each since it last said how busy it is; all, if none answers. Relays that are
+        being drained come last: where nothing else is left."""
+        answering = [link for link in self._live.values() if not link.deaf] or list(self._live.values())
+        live = [link for link in answering if not link.draining] or answering
         return [NodeLoad(link.load.node, link.load.links + link.placed, link.load.sessions) for link in live]
 
     def placed(self, node: str) -> None:

@@ -129,15 +129,21 @@ class Admission:
         return Facts(serial=0, session=self.session, ended=True)
 
     def pass_office(self, by: ParticipantId, to: int, successors: Iterable[int], holder_away_for: float) -> Facts:
-        """The holder names the next holder, or a listed successor takes the office that has stood empty for 60 s.
+        """The holder names the next holder, or a listed successor takes the office that has stood empty for 60 s: until then its claim
+        changes nothing.
 
         Raises `PermissionError` otherwise.
         """
-        taken_over = by in self.successors and to == by and holder_away_for >= SUCCESSOR_AFTER
-        if not taken_over:
+        claims = by != self.office and by in self.successors and to == by and not self.ended
+        if claims and holder_away_for < SUCCESSOR_AFTER:
+            return Facts(serial=0, session=self.session)  # a successor's clock runs ahead of ours: it asks again
+        if not claims:
             self._demand_office(by)
         if not to or to in self.revoked:
             raise PermissionError("the office passes to a participant of the session")
+        successors = tuple(map(ParticipantId, successors))
+        if (to, successors) == (self.office, self.successors):
+            return Facts(serial=0, session=self.session)  # said again, with a new link: the term rises with changes alone
         return Facts(serial=0, session=self.session, office=to, successors=list(successors), term=self.term + 1)
 
     def facts(self) -> list[Facts]:

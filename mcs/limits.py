@@ -107,5 +107,5 @@ ENDED_SESSION: Final = 600.0
 
 # --- dialling ---
 DIAL_WITHIN: Final = 5.0
-BACK_OFF: Final = (0.1, 5.0)
+BACK_OFF: Final = (0.1, 2.0)
 """The first and the longest pause between two attempts."""

@@ -35,6 +35,7 @@ from net.pump import Group, Pumped
 from wire.control import (
     VERSION,
     Control,
+    Crl,
     Facts,
     FactsAck,
     Have,
@@ -44,6 +45,7 @@ from wire.control import (
     NodeHello,
     NodeInfo,
     NodeWelcome,
+    Ping,
     Position,
     encode_control,
 )
@@ -249,6 +251,14 @@ class NodeLink:
     def behind(self) -> None:
         """It is in no group."""
 
+    def measure(self, now: float) -> None:
+        """Once a second: how long did the last ping take, and the next one."""
+        if self._connection.closing:
+            return
+        if (rtt := self._connection.rtt) is not None:
+            self._relay.measured(self.node, rtt)
+        self._connection.send(Ping(int(now * 1e6)))
+
     def gone(self) -> None:
         self._relay.node_down(self)
 
@@ -296,6 +306,8 @@ class ManagerLink:
         match item:
             case Membership():
                 self._on_membership(item)
+            case Crl():
+                self._relay.on_crl(item.crl)
             case Facts():
                 if self._relay.facts(item) and item.serial:
                     self.send(FactsAck(item.serial))

@@ -3,6 +3,7 @@
 main nursery ── accept ── a nursery of links (they outlive the accepting when the node stops)
              ├─ one task per node to call          reconnecting for ever, with back-off
              ├─ the link to the manager            the same; running sessions do not need it
+             ├─ peers of the settings              only while no other node is linked
              ├─ flush: 50 ms after something changed, until nothing has
              └─ tick: every second; status: every minute and at SIGUSR1
 """
@@ -12,6 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -19,13 +21,15 @@ import trio
 
 from mcs.limits import BACK_OFF, COALESCE, DIAL_WITHIN, LOAD_EVERY, MAX_PENDING, STATUS_EVERY, TICK
 from mcs.links import Caller, Dialled, ManagerLink, NodeLink
+from mcs.metrics import serve_metrics
 from mcs.relay import Relay
 from mcs.settings import Address, Settings
 from net.dial import Unreachable, dial
 from net.listener import listen, serve_tls
-from net.pki import Identity, Kind
+from net.pki import Identity, Kind, PkiUnreadable
 from net.process import warn_of_expiry
 from net.pump import Group, Pump, Pumped
+from net.revocation import Revocations, serial_of
 from net.stream import TlsStream
 from net.tap import Tap
 from net.tls import TlsRefused, client_context, server_context
@@ -35,6 +39,14 @@ from wire.link import Side
 
 log = structlog.get_logger()
 STOP_WITHIN: Final = 2.0
+LAST_WORDS: Final = 0.05
+"""Seconds for what this node tells the others before its links end."""
+CALLS: Final = 8
+"""Times that one address is called in one attempt, `net.dial.STAGGER` apart."""
+PEER_EVERY: Final = 2.0
+DRAIN_AT_ONCE: Final = 50
+DRAIN_EVERY: Final = 0.1
+DRAIN_WITHIN: Final = 30.0
 _ANY: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # what "every address" is told to others, for want of better
 
 
@@ -49,19 +61,24 @@ class Node:
         self.relay = Relay(self.me.node, trio.current_time, Group, self._changed, self._call_nodes, boot=time.time_ns())
         self.pump = Pump(self.relay.fan_out)
         self.addresses: list[Address] = []  # really listened on
+        self.metrics_port = 0  # really listened on
         self.closed: Counter[str] = Counter()  # links, by why they ended
         self._tap = Tap(settings.tap) if settings.tap else None
         self._client = client_context(self.identity.ca_path, self.identity)
+        self._certificates: dict[Pumped, int] = {}  # of other servers: their serial numbers
+        self.revocations = Revocations(settings.identity, self._revoked)
+        self.relay.crl = self.revocations.der
+        self.relay.on_crl = self._learn_crl
         self._pending = 0  # accepted links that are nobody's yet
         self._dirty = trio.Event()
         self._dialling: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._members_moved = trio.Event()  # set and replaced with every membership
-        self._stop = trio.Event()
+        self.stopped = trio.Event()  # it is to stop, or has
 
     def stop(self) -> None:
         """End in order: links are told."""
-        self._stop.set()
+        self.stopped.set()
 
     async def run(self, task_status: trio.TaskStatus[list[Address]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve. Starts with the addresses that are listened on. Raises `PortInUse` and the like."""
@@ -78,11 +95,18 @@ class Node:
             nursery.start_soon(warn_of_expiry, self.identity.certificate)
             nursery.start_soon(self._flush)
             nursery.start_soon(self._tick)
-            nursery.start_soon(self._status_on_signal)
+            nursery.start_soon(self._on_signals)
+            nursery.start_soon(self.revocations.run)
+            for address in self.settings.peers:
+                nursery.start_soon(self._keep_peer, address)
+            if self.settings.metrics_port is not None:
+                await nursery.start(serve_metrics, self, self.settings.metrics_port)
             if self.settings.managers:
                 nursery.start_soon(self._keep_manager)
             task_status.started(addresses)
-            await self._stop.wait()
+            await self.stopped.wait()
+            self.relay.stopping()
+            await trio.sleep(LAST_WORDS)
             nursery.cancel_scope.cancel()
             self.pump.stop(CloseReason.SHUTDOWN)
             links.cancel_scope.deadline = trio.current_time() + STOP_WITHIN
@@ -98,13 +122,36 @@ class Node:
         caller = Caller(self.relay, self.me, stream.peer, self._one_known)
         self._pending += 1
         caller.connection = connection = self.pump.adopt(stream, Side.CALLEE, caller, lambda one, why: self._ended(one, why, caller))
+        self._certify(connection, serial_of(stream))
         if self._pending > MAX_PENDING:
             connection.close(CloseReason.BUSY)
 
     def _one_known(self) -> None:
         self._pending -= 1
 
+    def _certify(self, connection: Pumped, serial: int | None) -> None:
+        """What TLS does not judge: whether the other server's certificate was revoked."""
+        if serial is not None:
+            self._certificates[connection] = serial
+            if self.revocations.revoked(serial):
+                connection.close(CloseReason.CERTIFICATE_REVOKED)
+
+    def _learn_crl(self, der: bytes) -> None:
+        try:
+            if self.revocations.learn_untrusted(der):
+                self.revocations.keep()
+        except PkiUnreadable as error:
+            log.warning("revocations-unreadable", why=str(error))
+
+    def _revoked(self) -> None:
+        """A newer list: links of who stands on it are cut, and everybody learns of it."""
+        for connection, serial in list(self._certificates.items()):
+            if self.revocations.revoked(serial):
+                connection.close(CloseReason.CERTIFICATE_REVOKED)
+        self.relay.revoked(self.revocations.der)
+
     def _ended(self, one: Pumped, why: LinkClosed, handler: Caller | Dialled) -> None:
+        self._certificates.pop(one, None)
         self.closed[why.reason] += 1
         host, port = one.remote_address
         log.info("link-closed", who=handler.label, reason=str(why.reason), by="them" if why.remote else "us", at=f"{host}:{port}")
@@ -136,7 +183,26 @@ class Node:
             return list(info.addresses) if info else []
 
         with scope:
-            await self._keep(addresses, "mcs", node, lambda connection: NodeLink(self.relay, connection, node))
+            await self._keep(addresses, "mcs", node, partial(self._node_link, node))
+
+    def _node_link(self, node: str, connection: Pumped) -> NodeLink:
+        return NodeLink(self.relay, connection, node)
+
+    async def _keep_peer(self, address: Address) -> None:
+        """One node of the cluster is enough to find the others. It is called while no node is linked."""
+        while True:
+            if not self.relay.nodes:
+                try:
+                    stream = await dial([address], self._client, server_kind="mcs", cluster=self.me.cluster, timeout=DIAL_WITHIN, tap=self._tap)
+                except (Unreachable, TlsRefused) as error:
+                    log.warning("dial-failed", server=f"{address[0]}:{address[1]}", reason=str(error))
+                else:
+                    node = stream.peer.node if stream.peer else ""
+                    if node in self.relay.nodes or node == self.me.node:
+                        await stream.aclose()
+                    else:
+                        await self._call(stream, Dialled(self.info(), node, partial(self._node_link, node)))
+            await trio.sleep(PEER_EVERY * random.uniform(0.5, 1.0))  # noqa: S311  # spreads callers, decides nothing
 
     async def _keep_manager(self) -> None:
         def make(connection: Pumped) -> ManagerLink:
@@ -154,12 +220,18 @@ class Node:
         node: str | None,
         make_role: Callable[[Pumped], NodeLink | ManagerLink],
     ) -> None:
-        """Call a server for ever. The back-off starts anew with every link that came up."""
+        """Call a server for ever. The back-off starts anew with every link that came up.
+
+        Each address is called again every quarter of a second while none answers: what is lost on a line that is down is the first packet,
+        and the kernel repeats that only after one, three and seven seconds. So a partition that heals is over at once.
+        """
         shortest, longest = BACK_OFF
         pause, said = shortest, ""
         while True:
             try:
-                stream = await dial(addresses(), self._client, server_kind=kind, cluster=self.me.cluster, timeout=DIAL_WITHIN, tap=self._tap)
+                stream = await dial(
+                    addresses() * CALLS, self._client, server_kind=kind, cluster=self.me.cluster, timeout=DIAL_WITHIN, tap=self._tap
+                )
             except (Unreachable, TlsRefused) as error:
                 if said != str(error):  # once, not with every attempt
                     said = str(error)
@@ -189,6 +261,7 @@ class Node:
 
         dialled.connection = connection = self.pump.adopt(stream, Side.CALLER, dialled, on_end)
         dialled.greet()
+        self._certify(connection, serial_of(stream))
         try:
             await ended.wait()
         finally:
@@ -197,7 +270,8 @@ class Node:
     async def _report_load(self) -> None:
         while True:
             if self.relay.manager is not None:
-                self.relay.manager.send(Load(self.relay.links, len(self.relay.overlay.ours)))
+                self.relay.manager.send(Load(self.relay.links, len(self.relay.overlay.ours), self.draining))
+            self.relay.say_load()
             await trio.sleep(LOAD_EVERY)
 
     # --- time ---
@@ -218,17 +292,46 @@ class Node:
         while True:
             await trio.sleep(TICK)
             self.relay.tick()
+            for link in list(self.relay.nodes.values()):
+                link.measure(trio.current_time())
             if trio.current_time() - said >= STATUS_EVERY:
                 said = trio.current_time()
                 self._say_status()
 
-    async def _status_on_signal(self) -> None:
+    async def _on_signals(self) -> None:
         try:
-            with trio.open_signal_receiver(signal.SIGUSR1) as signals:
-                async for _ in signals:
-                    self._say_status()
+            with trio.open_signal_receiver(signal.SIGUSR1, signal.SIGUSR2) as signals:
+                async for number in signals:
+                    if number == signal.SIGUSR1:
+                        self._say_status()
+                    elif self._nursery is not None and not self.draining:
+                        self._nursery.start_soon(self.drain)
         except RuntimeError:  # not the main thread: a node inside a test or another program
             return
+
+    @property
+    def draining(self) -> bool:
+        return self.relay.overlay.state.draining
+
+    async def drain(self) -> None:
+        """Move every session of this node elsewhere, then stop. Endpoints are sent away a few at a time, and call another relay; what they
+        said here has gone to the neighbours before this node ends, and what it had not taken yet they say again there."""
+        log.info("draining", links=self.relay.links, nodes=sorted(self.relay.nodes))
+        self.relay.drain()
+        while not self.relay.nodes:
+            log.warning("drain-waits", why="no other relay is linked, so there is nowhere to go")
+            await trio.sleep(PEER_EVERY)
+        while self.relay.links:
+            ports = [port for session in self.relay.sessions.values() for port in session.all_ports() if not port.closing]
+            for port in ports[:DRAIN_AT_ONCE]:
+                port.close(CloseReason.SHUTDOWN, "this relay is being drained")
+            await trio.sleep(DRAIN_EVERY)
+        patience = trio.current_time() + DRAIN_WITHIN
+        while not self.relay.drained and trio.current_time() < patience:
+            await trio.sleep(DRAIN_EVERY)
+            self.relay.flush()
+        log.info("drained")
+        self.stop()
 
     def _say_status(self) -> None:
         relay = self.relay

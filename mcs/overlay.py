@@ -143,13 +143,6 @@ class Overlay:
                 self._drop(node)
         self._unseen = {node: since for node, since in self._unseen.items() if node in self.states and node not in seen}
 
-    def cast_out(self, node: str) -> None:
-        """Its certificate was revoked: nothing of it counts, and it is called no more."""
-        self.members.pop(node, None)
-        self.linked.discard(node)
-        self._drop(node)
-        self._publish()
-
     def _drop(self, node: str) -> None:
         if self.states.pop(node, None) is not None:
             self._changed()

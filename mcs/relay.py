@@ -27,6 +27,7 @@ from mcs.session import EndpointPort, NodePort, Session, Source
 from wire.control import (
     Admitted,
     Control,
+    Crl,
     End,
     Facts,
     Hello,
@@ -87,6 +88,8 @@ class Relay:
         self._on_change = on_change
         self._on_nodes = on_nodes
         self._changed: dict[SessionId, Session] = {}
+        self.crl = b""  # the newest list of revoked certificates, for nodes that are linked anew
+        self.on_crl: Callable[[bytes], None] = lambda der: None  # one came from another server
         self._echoes: dict[int, float] = {}  # handshake packets that came from nodes, and when
 
     # --- endpoints ---
@@ -99,7 +102,7 @@ class Relay:
         if session is None or refused is not None:
             raise self._refusal(refused or CloseReason.TOKEN_REFUSED)
         participant = ParticipantId(hello.participant)
-        if self.links >= MAX_LINKS:
+        if self.links >= MAX_LINKS or self.overlay.state.draining:
             raise self._refusal(CloseReason.BUSY)
         if sum(not port.closing for port in session.ports.get(participant, [])) >= LINKS_PER_PARTICIPANT:
             raise self._refusal(CloseReason.TOO_MANY_LINKS)
@@ -203,7 +206,7 @@ class Relay:
             former.close(CloseReason.TOO_MANY_LINKS, "the same node has called anew")
         self.nodes[port.node] = port
         self.overlay.link_up(port.node)
-        for fact in self.overlay.facts():
+        for fact in (*self.overlay.facts(), *([Crl(self.crl)] if self.crl else [])):
             port.send(fact)
         self._spread([self.overlay.state], but=port.node)
         for session in self.sessions.values():
@@ -263,6 +266,9 @@ class Relay:
             case NodeState() | NodeReaders():
                 self._hear(port, message)
                 return
+            case Crl():
+                self.on_crl(message.crl)
+                return
             case NodeHave(readers=False) | NodeWant() | NodePresence():
                 pass
             case _:
@@ -295,6 +301,30 @@ class Relay:
             self._on_change()  # several facts of one change come together: once for all of them
         else:
             self._sync()
+
+    def revoked(self, der: bytes) -> None:
+        """There is a newer list of revoked certificates: every server learns of it."""
+        self.crl = der
+        self._spread([Crl(der)])
+        if self.manager is not None:
+            self.manager.send(Crl(der))
+
+    def drain(self) -> None:
+        """Nobody is let in any more, and no node hangs on this one."""
+        self.overlay.drain()
+        self._spread([self.overlay.state])
+        self._on_change()
+
+    def stopping(self) -> None:
+        """The last word of this node: it is called no more."""
+        self.overlay.leave()
+        self._spread([self.overlay.state])
+
+    @property
+    def drained(self) -> bool:
+        """Nobody has a link here, and the neighbours have everything."""
+        carriers = (carrier for session in self.sessions.values() for carrier in session.carriers.values())
+        return not self.links and not any(carrier.reader.pending() for carrier in carriers)
 
     def _spread(self, facts: Iterable[Control], but: str = "") -> None:
         for fact in facts:
@@ -345,6 +375,8 @@ class Relay:
     def manager_up(self, port: ManagerPort) -> None:
         """The manager is there (again): it learns what it may have missed."""
         self.manager = port
+        if self.crl:
+            port.send(Crl(self.crl))
         for session in self.sessions.values():
             for facts in session.admission.facts():
                 self._tell_manager(facts)

@@ -30,6 +30,10 @@ class Settings:
     """What others are told to call; by default what is listened on."""
     managers: tuple[Address, ...] = ()
     """The managers' node ports. None: the relay knows only what other nodes tell it."""
+    peers: tuple[Address, ...] = ()
+    """Other relays. One is enough to find all, also while no manager runs."""
+    metrics_port: int | None = None
+    """Port on 127.0.0.1 for metrics in Prometheus' form (`/metrics`) and for `parley mcs status` and `parley overlay`. None: neither."""
     region: str = ""
     """Where it stands; nodes and endpoints of one region are near each other."""
     tap: Path | None = None
@@ -41,6 +45,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: list[str] = []
     advertise: list[str] = []
     managers: list[str] = []
+    peers: list[str] = []
+    metrics_port: int | None = None
     region: str = ""
     tap: str = ""
 
@@ -67,7 +73,7 @@ def read_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
     except msgspec.MsgspecError as error:
         raise SettingsError(f"{file} is no settings file: {error}.") from None
     values: dict[str, object] = msgspec.structs.asdict(found)
-    values.update({name: value for name, value in flags.items() if value})
+    values.update({name: value for name, value in flags.items() if value or value == 0})
     texts = {name: tuple(str(t) for t in value) for name, value in values.items() if isinstance(value, list | tuple)}
     if not values["identity"]:
         raise SettingsError("A relay needs its certificate: --identity DIRECTORY, as `parley pki enrol` wrote it.")
@@ -76,6 +82,14 @@ def read_settings(file: Path | None, flags: Mapping[str, object]) -> Settings:
         listen=tuple(parse_address(t) for t in texts["listen"]) or LISTEN,
         advertise=tuple(parse_address(t) for t in texts["advertise"]),
         managers=tuple(parse_address(t) for t in texts["managers"]),
+        peers=tuple(parse_address(t) for t in texts["peers"]),
+        metrics_port=_port(values["metrics_port"]),
         region=str(values["region"]),
         tap=Path(str(values["tap"])) if values["tap"] else None,
     )
+
+
+def _port(value: object) -> int | None:
+    if value is None or (isinstance(value, int) and 0 <= value <= 0xFFFF):
+        return value
+    raise SettingsError(f"{value!r} is no port; write a number up to 65535.")

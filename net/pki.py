@@ -9,8 +9,8 @@ That URI is the identity: whoever dials a server checks the chain and this name,
 names stand beside it for browsers and other HTTPS clients. All keys are ECDSA P-256; they are written once, mode 0600, and never leave
 their directory.
 
-    CA directory      ca.crt  ca.key
-    node directory    ca.crt  node.crt  node.key
+    CA directory      ca.crt  ca.key  ca.crl  issued/SERIAL.crt
+    node directory    ca.crt  node.crt  node.key  ca.crl
 
 `python -m net.pki` is `parley pki`.
 """
@@ -66,6 +66,11 @@ class PkiUnreadable(PkiError):
 class PkiUnwritable(PkiError):
     name = "pki-unwritable"
     sentence = "A certificate or key cannot be written; nothing that was there is lost. Make room, or choose another directory."
+
+
+class PkiUnknown(PkiError):
+    name = "pki-unknown"
+    sentence = "This CA has issued no certificate to a server of that name; `parley pki list` shows all."
 
 
 class PeerName(NamedTuple):
@@ -181,8 +186,8 @@ def create_ca(directory: str | os.PathLike[str], cluster: str, *, now: datetime 
         .sign(key, hashes.SHA256())
     )
     _make_private(where)
-    _write(where / "ca.key", _key_pem(key))  # the key first: without it the certificate would be of no use
-    _write(where / "ca.crt", _pem(certificate))
+    write_file(where / "ca.key", _key_pem(key))  # the key first: without it the certificate would be of no use
+    write_file(where / "ca.crt", _pem(certificate))
     return where / "ca.crt"
 
 
@@ -211,9 +216,10 @@ def enrol(
     names += [_host_name(host) for host in hosts]
     certificate = _issue(ca, ca_key, key.public_key(), names, node, days, now or datetime.now(UTC))
     _make_private(where)
-    _write(where / "node.key", _key_pem(key))
-    _write(where / "ca.crt", _pem(ca), replace=True)
-    _write(where / "node.crt", _pem(certificate))
+    write_file(where / "node.key", _key_pem(key))
+    write_file(where / "ca.crt", _pem(ca), replace=True)
+    _keep_issued(Path(ca_directory), certificate)
+    write_file(where / "node.crt", _pem(certificate))
     return Identity.in_directory(where)
 
 
@@ -230,8 +236,62 @@ def renew(
     public_key = old.certificate.public_key()
     if not isinstance(public_key, ec.EllipticCurvePublicKey):
         raise PkiUnreadable(f"{old.cert_path} was not made by `parley pki`.")
-    _write(old.cert_path, _pem(_issue(ca, ca_key, public_key, names, old.name.node, days, now or datetime.now(UTC))), replace=True)
+    certificate = _issue(ca, ca_key, public_key, names, old.name.node, days, now or datetime.now(UTC))
+    _keep_issued(Path(ca_directory), certificate)
+    write_file(old.cert_path, _pem(certificate), replace=True)
     return Identity.in_directory(out_directory)
+
+
+class Issued(NamedTuple):
+    """A certificate that the CA has issued."""
+
+    name: PeerName
+    serial: int
+    valid_until: datetime
+    revoked: bool
+
+
+def issued(ca_directory: str | os.PathLike[str]) -> list[Issued]:
+    """What a CA has issued, by name. Raises `PkiUnreadable`."""
+    where = Path(ca_directory)
+    load_certificate(where / "ca.crt")
+    revoked = {entry.serial_number for entry in _load_crl(where) or ()}
+    found = []
+    for path in sorted((where / "issued").glob("*.crt")):
+        certificate = load_certificate(path)
+        if (name := peer_name_of(certificate)) is not None:
+            serial = certificate.serial_number
+            found.append(Issued(name, serial, certificate.not_valid_after_utc, serial in revoked))
+    return sorted(found, key=lambda one: (one.name, one.valid_until))
+
+
+def revoke(ca_directory: str | os.PathLike[str], what: str, *, now: datetime | None = None) -> list[Issued]:
+    """Write a new `ca.crl` that lists, besides what it listed, every certificate of a server: a node's name, or a certificate file. Returns
+    those. Raises `PkiUnknown`, `PkiUnreadable`, `PkiUnwritable`."""
+    where = Path(ca_directory)
+    ca, ca_key = _load_ca(where)
+    now = now or datetime.now(UTC)
+    if Path(what).is_file():
+        certificate = load_certificate(Path(what))
+        if certificate.issuer != ca.subject or (name := peer_name_of(certificate)) is None:
+            raise PkiUnknown
+        doomed = [Issued(name, certificate.serial_number, certificate.not_valid_after_utc, True)]
+    else:
+        doomed = [
+            one._replace(revoked=True) for one in issued(where) if what in (one.name.node, f"{one.name.kind}/{one.name.node}", str(one.name))
+        ]
+    if not doomed:
+        raise PkiUnknown
+    former = _load_crl(where)
+    number = former.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number + 1 if former else 1
+    builder = x509.CertificateRevocationListBuilder().issuer_name(ca.subject).last_update(now - BACKDATED)
+    builder = builder.next_update(ca.not_valid_after_utc).add_extension(x509.CRLNumber(number), critical=False)
+    dates = {entry.serial_number: entry.revocation_date_utc for entry in former or ()}
+    dates.update((one.serial, now) for one in doomed if one.serial not in dates)
+    for serial, date in dates.items():
+        builder = builder.add_revoked_certificate(x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(date).build())
+    write_file(where / "ca.crl", builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), replace=True)
+    return doomed
 
 
 def show(certificate: x509.Certificate) -> dict[str, str]:
@@ -342,6 +402,24 @@ def _load_ca(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivate
     return certificate, key
 
 
+def _load_crl(directory: Path) -> x509.CertificateRevocationList | None:
+    path = directory / "ca.crl"
+    try:
+        return x509.load_pem_x509_crl(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PkiUnreadable(f"{path} cannot be read ({error.strerror}).") from None
+    except ValueError:
+        raise PkiUnreadable(f"{path} is no list of revoked certificates.") from None
+
+
+def _keep_issued(ca_directory: Path, certificate: x509.Certificate) -> None:
+    """A copy of every certificate, so that a lost server can be revoked by its name."""
+    _make_private(ca_directory / "issued")
+    write_file(ca_directory / "issued" / f"{certificate.serial_number:040x}.crt", _pem(certificate), replace=True)
+
+
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
@@ -358,7 +436,7 @@ def _make_private(directory: Path) -> None:
         raise _unwritable(directory, error) from None
 
 
-def _write(path: Path, content: bytes, *, replace: bool = False) -> None:
+def write_file(path: Path, content: bytes, *, replace: bool = False) -> None:
     """The whole content or nothing, mode 0600. Raises `PkiExists` unless `replace`, `PkiUnwritable`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

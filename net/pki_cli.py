@@ -62,6 +62,30 @@ def renew(ca_directory: Path, out_directory: Path, days: int) -> None:
 
 
 @main.command()
+@click.argument("ca_directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("server")
+def revoke(ca_directory: Path, server: str) -> None:
+    """Revoke every certificate of SERVER: a node's name, or a certificate file. CA_DIRECTORY/ca.crl is written anew.
+
+    Copy that file into the directory of any one running server: it tells all others, and within seconds nobody talks to SERVER any more.
+    """
+    for one in pki.revoke(ca_directory, server):
+        click.echo(f"{one.name} revoked (serial {one.serial:x})")
+    click.echo(f"Now copy {ca_directory / 'ca.crl'} into the directory of any running server.")
+
+
+@main.command("list")
+@click.argument("ca_directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
+def list_issued(ca_directory: Path, as_json: bool) -> None:
+    """Show what the CA has issued, and what is revoked."""
+    for one in pki.issued(ca_directory):
+        until = one.valid_until.date().isoformat()
+        fields = {"name": str(one.name), "serial": f"{one.serial:x}", "valid_until": until, "revoked": one.revoked}
+        click.echo(json.dumps(fields) if as_json else f"{one.name!s:44} until {until}  {'revoked' if one.revoked else ''}".rstrip())
+
+
+@main.command()
 @click.argument("certificate", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
 def show(certificate: Path, as_json: bool) -> None:

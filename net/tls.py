@@ -33,6 +33,7 @@ class TlsReason(StrEnum):
     EXPIRED = "certificate-expired"
     NOT_YET_VALID = "certificate-not-yet-valid"
     REFUSED = "certificate-refused"
+    REVOKED = "certificate-revoked"
     REQUIRED = "certificate-required"
     WRONG_ROLE = "certificate-wrong-role"
     WRONG_CLUSTER = "certificate-wrong-cluster"
@@ -48,6 +49,7 @@ SENTENCES: Final[dict[TlsReason, str]] = {
     TlsReason.EXPIRED: "The certificate has expired; renew it with `parley pki renew`, and check the clocks of both machines.",
     TlsReason.NOT_YET_VALID: "The certificate is not valid yet: one of the two clocks is wrong. Check date and time of both machines.",
     TlsReason.REFUSED: "The certificate was refused; look at it with `parley pki show`, and check the clocks of both machines.",
+    TlsReason.REVOKED: "The certificate was revoked; enrol this node anew with `parley pki enrol` if that was a mistake.",
     TlsReason.REQUIRED: "Only servers of the cluster may do that; enrol this node with `parley pki enrol`.",
     TlsReason.WRONG_ROLE: "The certificate is valid, but not for this kind of server; enrol it for the right role.",
     TlsReason.WRONG_CLUSTER: "The certificate is valid, but for another cluster.",
@@ -61,6 +63,7 @@ SENTENCES: Final[dict[TlsReason, str]] = {
 _CLOSE_REASONS: Final[dict[TlsReason, CloseReason]] = {
     TlsReason.REQUIRED: CloseReason.CERTIFICATE_REQUIRED,
     TlsReason.WRONG_ROLE: CloseReason.CERTIFICATE_WRONG_ROLE,
+    TlsReason.REVOKED: CloseReason.CERTIFICATE_REVOKED,
     TlsReason.FOREIGN: CloseReason.CERTIFICATE_REFUSED,
     TlsReason.EXPIRED: CloseReason.CERTIFICATE_REFUSED,
     TlsReason.NOT_YET_VALID: CloseReason.CERTIFICATE_REFUSED,

@@ -266,6 +266,7 @@ class Load(Control, frozen=True, array_like=True):
     TYPE: ClassVar[int] = 40
     links: U32
     sessions: U32
+    draining: bool = False  # no session shall begin there
 
 
 class NodeState(Control, frozen=True, array_like=True):

@@ -45,6 +45,7 @@ class CloseReason(StrEnum):
     CERTIFICATE_REQUIRED = "certificate-required"
     CERTIFICATE_WRONG_ROLE = "certificate-wrong-role"
     CERTIFICATE_REFUSED = "certificate-refused"
+    CERTIFICATE_REVOKED = "certificate-revoked"
     BUSY = "busy"
     INTERNAL = "internal-error"
 
@@ -71,7 +72,8 @@ SENTENCES: dict[CloseReason, str] = {
     CloseReason.TOO_MANY_LINKS: "This participant has two connections already.",
     CloseReason.CERTIFICATE_REQUIRED: "Only servers of the cluster may do that; enrol this node with `parley pki enrol`.",
     CloseReason.CERTIFICATE_WRONG_ROLE: "The certificate is valid, but not for this kind of server; enrol it for the right role.",
-    CloseReason.CERTIFICATE_REFUSED: "The certificate is foreign, expired or revoked; look at it with `parley pki show`.",
+    CloseReason.CERTIFICATE_REFUSED: "The certificate is foreign or expired; look at it with `parley pki show`.",
+    CloseReason.CERTIFICATE_REVOKED: "The certificate was revoked; enrol this node anew with `parley pki enrol` if that was a mistake.",
     CloseReason.BUSY: "This server has no room now; the client tries another one.",
     CloseReason.INTERNAL: "Something went wrong on the other side; its log says what.",
 }

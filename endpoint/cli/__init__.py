@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, _Slot]] = {
     "demo": _Slot("endpoint.cli.demo", "demo", "Run one whole meeting by itself and judge it: is it exact, and can the servers read it?"),
     "manager": _Slot("endpoint.cli.programs", "manager", "The service manager: accounts, meetings, tickets."),
     "mcs": _Slot("endpoint.cli.programs", "mcs", "A relay: forwards what it cannot read."),
+    "overlay": _Slot("endpoint.cli.programs", "overlay", "Look at all relays, and the trees of their sessions."),
     "pki": _Slot("endpoint.cli.programs", "pki", "Certificates of the cluster's servers."),
 }
 

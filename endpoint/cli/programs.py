@@ -38,3 +38,10 @@ def mcs(ctx: click.Context) -> None:
 def pki(ctx: click.Context) -> None:
     """Certificates of the cluster's servers."""
     _become("net.pki_cli", ctx.args)
+
+
+@click.command(context_settings=_PASSED_ON)
+@click.pass_context
+def overlay(ctx: click.Context) -> None:
+    """All relays, and the trees of their sessions."""
+    _become("mcs", ["overlay", *ctx.args])

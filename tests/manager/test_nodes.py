@@ -1,6 +1,8 @@
 """The link to relays: who is let in, what relays are told, what is kept of what they say."""
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +12,10 @@ import trio.testing
 from manager import nodes, tickets
 from net.connection import Connection
 from net.dial import dial
+from net.pki import revoke
 from net.tls import client_context
-from tests.manager.support import FakeRelay, Manage, Running, hello_of
-from wire.control import Control, Facts, FactsAck, Load, Membership, NodeHello, NodeWelcome, encode_control
+from tests.manager.support import FakeRelay, Manage, Pki, Running, hello_of
+from wire.control import Control, Crl, Facts, FactsAck, Load, Membership, NodeHello, NodeWelcome, encode_control
 from wire.errors import CloseReason
 from wire.link import Side
 
@@ -69,6 +72,29 @@ async def test_a_relay_that_says_goodbye_leaves_at_once(manage: Manage) -> None:
         second.connection.close(CloseReason.SHUTDOWN)
         await first.until(lambda r: len(r.memberships) == 3)
         assert names(first.memberships[-1]) == ["relay-1"]
+
+
+async def test_G24_a_revoked_relay_is_cut_and_refused_and_every_relay_is_told(manage: Manage, pki: Pki, tmp_path: Path) -> None:
+    directory = tmp_path / "identity"
+    async with manage(identity=str(shutil.copytree(pki.root / "manager", directory))) as manager:
+        doomed, other = await manager.relay("relay-3"), await manager.relay("relay-2")
+        revoke(manager.pki.root / "ca", "relay-3")
+        shutil.copy(manager.pki.root / "ca" / "ca.crl", directory)
+        assert await refusal_of(manager, doomed) is CloseReason.CERTIFICATE_REVOKED
+        await other.until(lambda r: any(isinstance(message, Crl) for message in r.said))
+        again = await manager.connect("relay-3")
+        assert await refusal_of(manager, again) is CloseReason.CERTIFICATE_REVOKED
+
+
+async def test_a_draining_relay_gets_no_new_session(manage: Manage) -> None:
+    async with manage() as manager:
+        first, second = await manager.relay("relay-1"), await manager.relay("relay-2", links=50)
+        first.connection.send(Load(0, 0, draining=True))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        auth = await manager.add_organizer()
+        ticket = await manager.open(auth, await manager.schedule(auth))
+        assert ticket["relays"][0]["node"] == "relay-2"
+        assert second.facts
 
 
 async def test_G24_the_name_in_the_hello_must_be_the_certificates(manage: Manage) -> None:

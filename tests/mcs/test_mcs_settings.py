@@ -55,7 +55,7 @@ def test_a_file_that_says_nothing_sensible(tmp_path: Path, text: str) -> None:
 
 
 def test_G34_no_cryptographic_parameter_is_a_setting() -> None:
-    assert set(Settings.__dataclass_fields__) == {"identity", "listen", "advertise", "managers", "region", "tap"}
+    assert set(Settings.__dataclass_fields__) == {"identity", "listen", "advertise", "managers", "peers", "metrics_port", "region", "tap"}
 
 
 def test_refusals_have_a_sentence_and_code_1(cluster: Cluster, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_node_certificate_says_who_it_is_and_nothing_else_may_be_done_with_it(
 def test_keys_and_their_directories_are_for_their_owner_alone(cluster: Cluster) -> None:
     for directory in (cluster.ca.parent, cluster.relay.cert_path.parent):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-        files = sorted(directory.iterdir())
+        files = sorted(path for path in directory.rglob("*") if path.is_file())
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
         assert all(not file.name.startswith(".") for file in files), "a temporary file was left behind"
 

@@ -61,6 +61,7 @@ MESSAGES: Final[tuple[c.Control, ...]] = (
     c.NodeWant(SESSION, 2),
     c.NodePresence(SESSION, [1], []),
     c.Load(1000, 12),
+    c.Load(3, 1, draining=True),
     c.NodeState(c.NodeInfo("relay-1", [("192.0.2.1", 8200)], "eu"), 1_700_000_000, 3, [("relay-2", 0), ("relay-3", 4)], 1000, 12),
     c.NodeState(c.NodeInfo("relay-1", [("192.0.2.1", 8200)]), 1_700_000_000, 4, draining=True, left=True),
     c.NodeReaders("relay-1", 1_700_000_000, 5, [SESSION]),
