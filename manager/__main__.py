@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import structlog
 import trio
 
-from manager import keys
 from manager.api import create_app
+from manager.commands import COMMANDS, config_option, store_option
 from manager.house import furnish
 from manager.nodes import Nodes
 from manager.settings import Settings, load_settings, local_site
@@ -29,7 +29,6 @@ from net.tap import Tap
 from net.tls import FRAMES, HTTP, server_context, web_context
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 
 async def serve(settings: Settings, *, parent: bool = False, ready: Callable[[int, int, str], None] = lambda api, node, site: None) -> None:
@@ -83,15 +82,9 @@ def main() -> None:
     """Accounts, meetings and tickets: the server that organizers and guests ask first."""
 
 
-_config = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file with any of the settings; flags go before it."
-)
-_store = click.option("--store", help="SQLite file or database URL.")
-
-
 @main.command("serve")
-@_config
-@_store
+@config_option
+@store_option
 @click.option("--identity", help="Directory that `parley pki enrol` wrote for this manager.")
 @click.option("--api-host", help="Address of the HTTP API; an empty one is every address.")
 @click.option("--api-port", type=int, help="0 is a free port.")
@@ -117,50 +110,8 @@ def serve_command(config: Path | None, as_json: bool, log_json: bool, parent: bo
     run(begin)
 
 
-@main.command("add-organizer")
-@click.argument("name")
-@_config
-@_store
-@click.option("--json", "as_json", is_flag=True, help="Print name and key as one line of JSON.")
-def add_organizer(name: str, config: Path | None, store: str | None, as_json: bool) -> None:
-    """Make an organizer and print its API key, the only time that it is shown."""
-    key = keys.key_text(_visit(config, store, lambda s: s.write_now(keys.add_organizer, name, time.time())))
-    click.echo(json.dumps({"name": name, "key": key}) if as_json else key)
-
-
-@main.command("remove-organizer")
-@click.argument("name")
-@_config
-@_store
-def remove_organizer(name: str, config: Path | None, store: str | None) -> None:
-    """Make an organizer's API key worthless. The meetings stay; adding the name again makes a new key for them."""
-    _visit(config, store, lambda s: s.write_now(keys.remove_organizer, name))
-
-
-@main.command("list-organizers")
-@_config
-@_store
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each.")
-def list_organizers(config: Path | None, store: str | None, as_json: bool) -> None:
-    """Show all organizers."""
-    for organizer in _visit(config, store, lambda s: s.read_now(keys.list_organizers)):
-        entry = json.dumps({"name": organizer.name, "active": organizer.active})
-        click.echo(entry if as_json else f"{organizer.name}{'' if organizer.active else '  (removed)'}")
-
-
-def _visit(config: Path | None, location: str | None, rule: Callable[[Store], T]) -> T:
-    """One short visit to the store, beside a running manager or without one."""
-    found: list[T] = []
-
-    async def visit() -> None:
-        store = Store(load_settings(config, store=location).store)
-        try:
-            found.append(rule(store))
-        finally:
-            store.close()
-
-    run(visit)
-    return found[0]
+for command in COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":
