@@ -282,7 +282,7 @@ class Hall:
             self.session, ParticipantId(1), Role.ORGANIZER, RoleToken(bytes(8)), self.secret, MeetingId(123456789), "", self.key.public, (), ""
         )
         self.organizer = Organizer(ticket, self.key, self.verifier, "Olga", 0.0)
-        self.organizer.linked(-1, -1, 0.0)
+        self.organizer.linked(self.organizer.me, -1, -1, 0.0)
         self.organizer.out.clear()
 
     def guest(self, number: int) -> GuestSide:

@@ -225,16 +225,16 @@ class Keyring:
         _, sealer = self.sealer(recipient, channel)
         sealer.last = max(sealer.last, last)
 
-    def opener(self, sender: int, recipient: int, channel: int, epoch: int, now: float) -> Opener:
+    def opener(self, sender: int, recipient: int, channel: int, epoch: int, now: float, *, keep: bool = True) -> Opener:
         """The opener of one stream under one epoch, from the fields of a clear header.
 
-        The caller has checked that the sender is on the roster, so that strangers cannot fill the memory.
+        `keep`: the sender is on the roster. A stranger's opener is made anew each time, so that strangers cannot fill the memory.
         Raises UnknownEpoch (the packet may wait), EpochClosed (it never opens), NoSuchStream (no packet can look like this).
         """
         self._check_stream(recipient, channel)
         self._require_live()
         if recipient == EVERYONE:
-            return self._group_opener(sender, channel, epoch, now)
+            return self._group_opener(sender, channel, epoch, now, keep)
         if epoch != 0 or recipient != self._me:
             raise NoSuchStream
         peer = self._peer(sender)
@@ -292,7 +292,7 @@ class Keyring:
         if channel not in _CHANNELS or (recipient == EVERYONE and channel not in RETENTION):
             raise NoSuchStream
 
-    def _group_opener(self, sender: int, channel: int, epoch: int, now: float) -> Opener:
+    def _group_opener(self, sender: int, channel: int, epoch: int, now: float, keep: bool) -> Opener:
         if epoch == 0:
             raise NoSuchStream
         if self._current is None or epoch > self._current:
@@ -302,7 +302,9 @@ class Keyring:
             raise EpochClosed
         opener = held.openers.get((sender, channel))
         if opener is None:
-            opener = held.openers[sender, channel] = Opener(stream_keys(held.prk, sender, EVERYONE, channel))
+            opener = Opener(stream_keys(held.prk, sender, EVERYONE, channel))
+            if keep:
+                held.openers[sender, channel] = opener
         return opener
 
     def _peer(self, peer: int) -> _Peer:
@@ -324,6 +326,7 @@ class Keyring:
         return held
 
     def _close_sealers(self, peer: int, *, only_key_channel: bool) -> None:
-        for (recipient, channel), sealer in self._sealers.items():
-            if recipient == peer and (channel == KEY_CHANNEL) == only_key_channel:
+        for channel in _CHANNELS:
+            sealer = self._sealers.get((peer, channel))  # looked up, not looked for: there are as many as members
+            if sealer is not None and (channel == KEY_CHANNEL) == only_key_channel:
                 sealer.close()

@@ -19,7 +19,7 @@ can make a group's MAC. An authentic message that is refused for lack of right s
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -38,6 +38,7 @@ from endpoint.errors import (
     Misdelivered,
     NeedsSnapshot,
     NoRight,
+    NotInOffice,
     UnknownSender,
     WrongFlags,
 )
@@ -109,8 +110,8 @@ class Roster(Protocol):
 
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool: ...
 
-    def check_log(self, content: bytes, counter: int) -> None:
-        """Authenticate a message of channel 1 that begins in this packet by its own signature. Raises LogError."""
+    def check_log(self, sender: ParticipantId, content: bytes, counter: int) -> None:
+        """Authenticate a message of channel 1 that begins in this packet by its own signature. Raises LogError, NotInOffice."""
 
 
 @dataclass(slots=True)
@@ -144,6 +145,7 @@ class Channels:
         self._start: dict[Stream, int] = {}
         self._elders: frozenset[ParticipantId] = frozenset()  # who was here before us
         self._base = NO_BASE  # MSG of our last screen update
+        self._told = b"", b""  # the last content that was compressed, and its frame
         self._chain: dict[ParticipantId, tuple[int, bytes]] = {}  # per presenter: last counter, base
 
     # outgoing
@@ -162,7 +164,7 @@ class Channels:
         if len(content) > MAX_MESSAGE[channel] - (SIGNATURE_SIZE + INDEX.size if signed else 0):
             raise MessageTooLarge
         if channel not in _UNCOMPRESSED and len(content) >= COMPRESS_FROM:
-            smaller = zstandard.ZstdCompressor(level=3).compress(content)
+            smaller = self._compressed(content)
             if len(smaller) < len(content):
                 content, flags = smaller, flags | Flag.COMPRESSED
         if signed:
@@ -189,6 +191,12 @@ class Channels:
             self._base = digest.digest()
         return packets
 
+    def _compressed(self, content: bytes) -> bytes:
+        """One zstd frame. What many are told, a snapshot of the log, is compressed once: as long as it is the same object."""
+        if self._told[0] is not content:
+            self._told = content, zstandard.ZstdCompressor(level=3).compress(content)
+        return self._told[1]
+
     def seal_snapshot(self, picture: bytes) -> list[bytes]:
         """The whole screen, for readers that lack it; our next update continues it."""
         return self.seal(Channel.SNAPSHOT, CONTINUES.pack(self.last(Channel.SCREEN), self._base) + picture, restart=True)
@@ -209,6 +217,11 @@ class Channels:
         """The last counter of a stream that was accepted, or that a snapshot passed over; -1: none."""
         incoming = self._incoming.get(stream)
         return incoming.replay.last if incoming else self._start.get(stream, -1)
+
+    def begun(self, channels: Collection[int]) -> list[tuple[Stream, int]]:
+        """Others' public streams of these channels that have begun here, and their last counters."""
+        known = {**self._start, **{stream: incoming.replay.last for stream, incoming in self._incoming.items()}}
+        return [(s, n) for s, n in known.items() if s.recipient == EVERYONE and s.channel in channels and n >= 0 and s.sender != self.me]
 
     def go_on(self, stream: Stream, counter: int = -1) -> None:
         """What is missing of a reliable stream, up to `counter` at least, is lost: like a newcomer, take whatever comes next and is
@@ -239,14 +252,14 @@ class Channels:
             raise Misdelivered
         _check_flags(header)
         key = self._roster.signing_key(header.sender)
-        if key is None:
+        if key is None and header.channel != Channel.LOG:  # an organizer that comes back is nobody yet: its entry says who it is
             raise UnknownSender
         stream = header.stream
         incoming = self._incoming.get(stream)
         if incoming is None:
-            incoming = self._new_stream(stream)
+            incoming = self._new_stream(stream, keep=key is not None)
         try:
-            opener = self.keyring.opener(header.sender, header.recipient, header.channel, header.epoch, now)
+            opener = self.keyring.opener(header.sender, header.recipient, header.channel, header.epoch, now, keep=key is not None)
         except EpochClosed:
             if incoming.joined_late:
                 return None  # sealed before we came
@@ -256,9 +269,9 @@ class Channels:
             incoming.replay.check(header.counter)
             incoming.drop()  # a message begins: of the one before, something was skipped
         plaintext = opener.decrypt(packet, header.counter)
-        return self._collect(packet[:HEADER_SIZE], header, plaintext, incoming, key)
+        return self._collect(packet[:HEADER_SIZE], header, plaintext, incoming, key or b"")
 
-    def _new_stream(self, stream: Stream) -> _Incoming:
+    def _new_stream(self, stream: Stream, *, keep: bool = True) -> _Incoming:
         incoming = _Incoming(_replay(stream.channel))
         if stream.channel == Channel.LOG:  # one writer, and all its packets open from the start on
             incoming.replay = StrictlyNext(self._start.get(stream, -1))
@@ -266,7 +279,8 @@ class Channels:
             # strictly rising until the first packet opens, strictly next from there
             incoming.replay = StrictlyRising(self._start.get(stream, -1))
             incoming.joined_late = True
-        self._incoming[stream] = incoming
+        if keep:
+            self._incoming[stream] = incoming
         return incoming
 
     def _collect(self, raw: bytes, header: PacketHeader, plaintext: bytes, incoming: _Incoming, key: bytes) -> Message | None:
@@ -275,6 +289,8 @@ class Channels:
         first = header.counter if incoming.first is None else incoming.first
         if not header.flags & Flag.LAST:
             if channel != Channel.KEY and not self._roster.may_send(header.sender, channel, self._roster.index, header.counter):
+                if channel == Channel.LOG:
+                    raise NotInOffice
                 raise NoRight(f"channel {channel}, participant {header.sender}")  # nothing of strangers is collected
             incoming.first, incoming.last = first, header.counter
             incoming.size += len(plaintext)
@@ -293,7 +309,7 @@ class Channels:
         content = b"".join(payload for _, payload in parts)
         try:
             message = self._authenticate(header, first, parts, content, signature, key)
-        except LaterIndex:
+        except (LaterIndex, NotInOffice):
             raise  # the same packet comes again
         except Exception as error:
             incoming.drop()
@@ -301,9 +317,10 @@ class Channels:
                 self._accept(incoming, first, header.counter)
             raise
         incoming.drop()
+        self._incoming[header.stream] = incoming
         self._accept(incoming, first, header.counter)
         if channel in SIGNED_CHANNELS and not self._roster.may_send(header.sender, channel, message.index, header.counter):
-            raise NoRight(f"channel {channel}, participant {header.sender}, counter {header.counter}")
+            raise NoRight(f"channel {channel}, participant {header.sender}, counter {header.counter}", certain=True)
         if header.flags & Flag.COMPRESSED:
             content = _decompress_untrusted(message.content, self.limits[channel])
             message = Message(message.sender, message.recipient, channel, message.counter, content, message.index, message.restart)
@@ -323,7 +340,7 @@ class Channels:
         index = -1
         if channel == Channel.LOG:
             plain = _decompress_untrusted(content, MAX_MESSAGE[channel]) if header.flags & Flag.COMPRESSED else content
-            self._roster.check_log(plain, first)
+            self._roster.check_log(sender, plain, first)
         elif channel in SIGNED_CHANNELS:
             if len(content) < INDEX.size:
                 raise MalformedContent

@@ -14,6 +14,7 @@ EndpointError
 │   ├── LaterIndex            index-later       names log entries that we do not have yet
 │   ├── Fork                  fork              its sender was shown another log than we were
 │   ├── NoRight               no-right          not allowed at that point of the log
+│   ├── NotInOffice           not-in-office     writes the log, and does not organize (yet)
 │   ├── MessageTooLarge       content-too-large
 │   └── NeedsSnapshot         screen-gap        a screen update that continues nothing we have
 ├── JoinError
@@ -69,7 +70,11 @@ class IllegalEntry(LogError):
 
 
 class MessageError(EndpointError):
-    pass
+    """`certain`: who sent it is beyond doubt, by its signature."""
+
+    def __init__(self, detail: str = "", *, certain: bool = False) -> None:
+        super().__init__(detail)
+        self.certain = certain
 
 
 class MalformedContent(MessageError):
@@ -107,6 +112,17 @@ class Fork(MessageError):
 class NoRight(MessageError):
     name: ClassVar[str] = "no-right"
     sentence: ClassVar[str] = "A member sent what it may not send; it was dropped."
+
+
+class NotInOffice(MessageError):
+    """`passed_over`: it says what is known already."""
+
+    def __init__(self, *, passed_over: bool = False) -> None:
+        super().__init__()
+        self.passed_over = passed_over
+
+    name: ClassVar[str] = "not-in-office"
+    sentence: ClassVar[str] = "Somebody who does not organize this session wrote into its log. It was refused."
 
 
 class MessageTooLarge(MessageError):

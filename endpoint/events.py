@@ -121,8 +121,112 @@ class SnapshotWanted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WhisperReceived(Event):
+    """A line to one member: `recipient` is us, or it is our own line."""
+
+    participant: ParticipantId
+    name: str
+    recipient: ParticipantId
+    to: str
+    text: str
+    time_ms: int
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperRead(Event):
+    """The program of this participant has our whispers up to `counter`."""
+
+    participant: ParticipantId
+    counter: int
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperUndelivered(Event):
+    """This participant is gone, and has not confirmed the last `lines` of our whispers."""
+
+    participant: ParticipantId
+    name: str
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed(Event):
+    participant: ParticipantId
+    former: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DoorChanged(Event):
+    """Whether nobody comes in (`locked`), and whether newcomers wait to be let in (`knock`)."""
+
+    locked: bool
+    knock: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizerChanged(Event):
+    """The log names another organizer. `took_over`: without the former one's word."""
+
+    participant: ParticipantId
+    name: str
+    took_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessorsChanged(Event):
+    """Who may take over when nothing is heard of the organizer for 60 s."""
+
+    participants: tuple[ParticipantId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChairOffered(Event):
+    """The organizer offers its role to us: accept or decline. It cannot be given back but by another hand-over."""
+
+    participant: ParticipantId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferDeclined(Event):
+    """To the organizer: whom it offered its role does not want it."""
+
+    participant: ParticipantId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChanged(Event):
+    """The group key of a new epoch holds: who left cannot read on."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Knocked(Event):
+    """To the organizer: somebody with the right secret waits to be let in."""
+
+    participant: ParticipantId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnockEnded(Event):
+    """To the organizer: whoever waited has gone away."""
+
+    participant: ParticipantId
+
+
+@dataclass(frozen=True, slots=True)
+class MustWait(Event):
+    """To a guest: the secret matched, and the organizer's person has to let us in."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wish(Event):
-    """To the organizer: a member asks for something that the organizer's person decides."""
+    """To the organizer, or the presenter: a member asks for something that its person decides."""
 
     participant: ParticipantId
     name: str

@@ -1,13 +1,12 @@
 """A guest: joins by SRP with the organizer, then is a member. Sans-IO.
 
     PREPARING ─job─▶ ASKING (message 1) ──2──▶ PROVING ─job─▶ PROVEN (message 3) ──4──▶ KEYED ──group key, snapshot──▶ IN
-                        ▲                                                                │
-                        └──────────── another organizer, no answer for a while ◀─────────┘
+                        ▲                                                                │ ▲
+                        └──────────── another organizer, no answer for a while ◀─────────┘ WAITING to be let in
 
 Messages 1 and 3 are repeated until they are answered: clear packets are not kept by relays, and the organizer may be away for a moment.
 """
 
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
@@ -19,9 +18,9 @@ from endpoint.errors import EndpointError, JoinBusy, JoinTimeout, MalformedHands
 from endpoint.handshake import TRIES, GuestSide, clear_packet, place
 from endpoint.job import Job
 from endpoint.member import Member
-from endpoint.messages import Refused4, Request, Started, Verb, encode, parse_handshake_untrusted
+from endpoint.messages import KeyMessage, Refused4, Started, Waiting, encode, parse_handshake_untrusted
 from endpoint.ticket import Ticket
-from wire.control import Control, Have, Office
+from wire.control import Have
 from wire.ids import EVERYONE, Channel, ParticipantId
 from wire.packet import PacketHeader
 
@@ -37,6 +36,7 @@ class Stage(Enum):
     PROVING = "proving"
     PROVEN = "proven"
     KEYED = "keyed"
+    WAITING = "waiting"  # to be let in
     IN = "in"
     FAILED = "failed"
 
@@ -51,7 +51,6 @@ class Guest(Member):
             raise WrongOrganizer
         self.stage = Stage.PREPARING
         self.failure: EndpointError | None = None
-        self.jobs: deque[Job] = deque()
         self._ticket = ticket
         self._password = password
         self._name = name
@@ -65,19 +64,20 @@ class Guest(Member):
 
     def _new_side(self) -> GuestSide:
         return GuestSide(
-            self.session, self.me, self.state.organizer_key, self.signing, self.exchange, self._ticket.secret, self._password, self._name
+            self.session, self.me, self.state.meeting_key, self.signing, self.exchange, self._ticket.secret, self._password, self._name
         )
 
-    def leave(self, now: float) -> None:
-        """Say goodbye, with our last counters, so that everyone ends with the same chat."""
-        if self.joined and not self.state.ended:
-            last = self.channels.last(Channel.CHAT) if self.may_seal else -1
-            self.request(Request(Verb.LEAVE, cuts=[(self.me, Channel.CHAT, last)]), now)
+    def _office_named(self, now: float) -> None:
+        self.office(self.relay_office, now)
+        super()._office_named(now)
 
-    def control(self, message: Control, now: float) -> None:
-        """What the relay says beside packets."""
-        if isinstance(message, Office):
-            self.office(ParticipantId(message.participant), now)
+    def _key_message(self, sender: ParticipantId, message: KeyMessage, now: float) -> None:
+        if isinstance(message, Waiting) and self._host and sender == self._host[0] and self.stage is Stage.KEYED:
+            self.stage = Stage.WAITING
+            self._repeat = None
+            self.events.append(events.MustWait())
+        else:
+            super()._key_message(sender, message, now)
 
     def office(self, organizer: ParticipantId, now: float) -> None:
         """Whom to ask, by the relay's word; the handshake proves it. A changed one means that the try starts anew; we prove ourselves to no
@@ -87,10 +87,12 @@ class Guest(Member):
         if organizer in (EVERYONE, self.me, self._office) or self.stage in (Stage.IN, Stage.FAILED):
             return
         self._office = organizer
+        self._give_up_at = now + JOIN_WITHIN if self.stage is Stage.WAITING else self._give_up_at
         self._begin(now)
 
     def _begin(self, now: float) -> None:
         self._try += 1
+        self._host = None
         self._side = self._new_side()
         self._repeat = None
         self.stage = Stage.PREPARING
@@ -150,7 +152,7 @@ class Guest(Member):
             else:
                 self.dropped["handshake-late"] += 1
         except MalformedHandshake as error:
-            self._drop(error)  # anybody on the way may have made it: it ends nothing
+            self.drop(error)  # anybody on the way may have made it: it ends nothing
         except EndpointError as error:
             self._failed(error, now)
 
@@ -167,7 +169,7 @@ class Guest(Member):
         super().tick(now)
         if self.stage in (Stage.IN, Stage.FAILED):
             return
-        if self._give_up_at is not None and now >= self._give_up_at:
+        if self.stage is not Stage.WAITING and self._give_up_at is not None and now >= self._give_up_at:
             self._failed(JoinTimeout(), now)
         elif self._repeat is not None and now >= self._repeat_at and self._linked:
             self._repeat_at = now + REPEAT_EVERY

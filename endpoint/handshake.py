@@ -6,8 +6,8 @@
     4 organizer → guest   M2, chain of hand-overs, signature over framed("parley host 1", TH, M1, M2)
 
 They travel in clear packets of channel 0 whose counter is 4·try + number. TH = hash of messages 1 and 2 as they travelled. The guest
-checks the organizer's signature before it checks M2, and against the meeting key: everyone who knows the password could play the
-host, so the password alone does not tell who the organizer is.
+checks the organizer's signature before it checks M2, against the key at the end of the chain that leads there from the meeting key
+(`endpoint.succession`): everyone who knows the password could play the host, so the password alone does not tell who the organizer is.
 
 The costly steps (`HostSide.judge`, `GuestSide.begin`, `GuestSide.prove`) are plain functions that a worker thread can
 run; they touch nothing but their own object.
@@ -24,6 +24,7 @@ from crypto.srp import Guest, Host, Verifier
 from crypto.suite import LABEL_HOST, VERSION
 from endpoint.errors import MalformedHandshake, WrongOrganizer, WrongSecret
 from endpoint.messages import Hello1, Offer2, Proof3, Proof4, encode, parse_handshake_untrusted
+from endpoint.succession import follow_chain_untrusted
 from endpoint.text import clean_name
 from wire.ids import UNICAST_EPOCH, Channel, ParticipantId, Role, SessionId
 from wire.packet import Flag, pack_header
@@ -52,7 +53,7 @@ class GuestSide:
 
     session: SessionId
     me: ParticipantId
-    organizer_key: bytes  # at the end of the chain from the meeting key
+    meeting_key: bytes  # where the chain of organizers begins
     signing: SigningKey = field(repr=False)
     exchange: ExchangeKey = field(repr=False)
     secret: bytes = field(repr=False)
@@ -83,12 +84,10 @@ class GuestSide:
         return self.message1
 
     def prove(self, message2: bytes) -> bytes:
-        """Message 3 in answer to message 2. Costs two powers. Raises MalformedHandshake, WrongOrganizer, WrongSecret."""
+        """Message 3 in answer to message 2. Costs two powers. Raises MalformedHandshake, WrongSecret."""
         offer = parse_handshake_untrusted(message2)
         if not isinstance(offer, Offer2) or self._srp is None:
             raise MalformedHandshake
-        if offer.signing_key != self.organizer_key:
-            raise WrongOrganizer
         self._th = transcript_hash(self.message1, message2)
         try:
             self._m1 = self._srp.prove(offer.salt, offer.public, self._th)
@@ -103,10 +102,10 @@ class GuestSide:
         answer = parse_handshake_untrusted(message4)
         if not isinstance(answer, Proof4) or self._srp is None or self.offer is None:
             raise MalformedHandshake
-        if answer.chain:
-            raise WrongOrganizer("a hand-over that this version cannot follow")
+        if follow_chain_untrusted(self.session, self.meeting_key, answer.chain) != self.offer.signing_key:
+            raise WrongOrganizer
         try:
-            verify(self.organizer_key, answer.signature, LABEL_HOST, self._th, self._m1, answer.proof)
+            verify(self.offer.signing_key, answer.signature, LABEL_HOST, self._th, self._m1, answer.proof)
         except CryptoError:
             raise WrongOrganizer from None
         try:
@@ -126,6 +125,7 @@ class HostSide:
     attempt: int
     hello: Hello1
     message1: bytes
+    chain: list[bytes] = field(default_factory=list)  # from the meeting key to `signing`
     message2: bytes = b""
     message3: bytes = b""
     message4: bytes = b""
@@ -159,7 +159,7 @@ class HostSide:
         self.name = clean_name(name.decode("utf-8", "replace"))
         self.kek = self._srp.keys.kek
         self.message3 = message3
-        self.message4 = encode(Proof4(m2, [], self.signing.sign(LABEL_HOST, th, proof.proof, m2)))
+        self.message4 = encode(Proof4(m2, self.chain, self.signing.sign(LABEL_HOST, th, proof.proof, m2)))
         return self.message4
 
 

@@ -42,6 +42,7 @@ TimeMs = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 Cut = tuple[Id, U8, Annotated[int, Meta(ge=-1, le=2**63 - 1)]]
 """participant, channel, the last counter that the organizer had applied when a right ended."""
 MAX_MEMBERS: Final = 20_000
+MAX_SUCCESSORS: Final = 16
 Cuts = Annotated[list[Cut], Meta(max_length=2 * MAX_MEMBERS)]
 
 ENTRY: Final = 0
@@ -147,22 +148,25 @@ class HandOver(Struct, frozen=True, array_like=True, tag=12, forbid_unknown_fiel
 
 
 class Successors(Struct, frozen=True, array_like=True, tag=13, forbid_unknown_fields=True):
-    """Who may take over, in this order, after 60 s without the organizer."""
+    """Who may take over after 60 s without the organizer, each with its Ed25519 key: with the take-over, this entry proves the right to it
+    to somebody who knows nothing else of the log."""
 
-    participants: Annotated[list[Id], Meta(max_length=16)]
+    participants: Annotated[list[tuple[Id, PublicKey]], Meta(max_length=MAX_SUCCESSORS)]
 
 
 class TakeOver(Struct, frozen=True, array_like=True, tag=14, forbid_unknown_fields=True):
-    """Signed by the successor. The epoch's term is one higher."""
+    """Signed by the successor. The epoch is the first number of the next term; the key that follows has the second."""
 
     participant: Id
     epoch: U32
 
 
 class Yield(Struct, frozen=True, array_like=True, tag=15, forbid_unknown_fields=True):
-    """The former organizer has seen the take-over, of which this is the hash, and accepts it."""
+    """The former organizer has seen the take-over, of which this is the hash, and accepts it: its signature over
+    framed("parley yield 1", session, take-over)."""
 
     take_over: Hash
+    signature: Signature
 
 
 class End(Struct, frozen=True, array_like=True, tag=16, forbid_unknown_fields=True):
@@ -263,6 +267,42 @@ def parse_log_untrusted(content: bytes, author: bytes | None, counter: int) -> S
     `author` None: the author's key is inside (entry 0, which the caller compares with the meeting key).
     Raises `MalformedEntry`, `ForgedEntry`.
     """
+    if author is None:
+        claimed = peek_untrusted(content)
+        if not (isinstance(claimed, Entry) and isinstance(claimed.fields, Open)):
+            raise ForgedEntry
+        author = claimed.fields.organizer.signing_key
+    parsed = authenticate_untrusted(content, author)
+    if parsed.counter != counter:
+        raise ForgedEntry("said at another counter")
+    return SignedEntry(parsed, content[1 + SIGNATURE_SIZE :], content[1 : 1 + SIGNATURE_SIZE]) if isinstance(parsed, Entry) else parsed
+
+
+def peek_untrusted(content: bytes) -> Entry | Heartbeat:
+    """What a message of channel 1 claims; nothing is checked but its form. Raises `MalformedEntry`."""
+    return _read_untrusted(content)[0]
+
+
+def read_entry_untrusted(content: bytes, author: bytes) -> SignedEntry:
+    """An entry that is shown as a proof, wherever it was said; signed by `author`. Raises `MalformedEntry`, `ForgedEntry`."""
+    parsed = authenticate_untrusted(content, author)
+    if not isinstance(parsed, Entry):
+        raise MalformedEntry
+    return SignedEntry(parsed, content[1 + SIGNATURE_SIZE :], content[1 : 1 + SIGNATURE_SIZE])
+
+
+def authenticate_untrusted(content: bytes, author: bytes) -> Entry | Heartbeat:
+    """What `author` has said, wherever it belongs. Raises `MalformedEntry`, `ForgedEntry`."""
+    parsed, label, signature, body = _read_untrusted(content)
+    try:
+        verify(author, signature, label, body)
+    except CryptoError:
+        raise ForgedEntry from None
+    return parsed
+
+
+def _read_untrusted(content: bytes) -> tuple[Entry | Heartbeat, bytes, bytes, bytes]:
+    """What it says, the label of its signature, the signature, the signed bytes."""
     if not 1 + SIGNATURE_SIZE < len(content) <= MAX_ENTRY:
         raise MalformedEntry
     kind, signature, body = content[0], content[1 : 1 + SIGNATURE_SIZE], content[1 + SIGNATURE_SIZE :]
@@ -273,14 +313,4 @@ def parse_log_untrusted(content: bytes, author: bytes | None, counter: int) -> S
         parsed: Entry | Heartbeat = _decode_entry(body) if kind == ENTRY else _decode_heartbeat(body)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise MalformedEntry(str(error)[:200]) from None
-    if author is None:
-        if not (isinstance(parsed, Entry) and isinstance(parsed.fields, Open)):
-            raise ForgedEntry
-        author = parsed.fields.organizer.signing_key
-    try:
-        verify(author, signature, label, body)
-    except CryptoError:
-        raise ForgedEntry from None
-    if parsed.counter != counter:
-        raise ForgedEntry("said at another counter")
-    return SignedEntry(parsed, body, signature) if isinstance(parsed, Entry) else parsed
+    return parsed, label, signature, body

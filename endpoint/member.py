@@ -1,82 +1,71 @@
 """One member of a session: its copy of the log, its keys, its streams. Sans-IO: packets and `now` in; packets, messages and events out.
 
-    received packet ──▶ channel.open ──┬─ key message ──▶ group keys, snapshot
+    received packet ──▶ channel.open ──┬─ key message ──▶ group keys, snapshot; or (with the chair) what members ask
                                        ├─ log entry ────▶ state ──▶ epochs, rights, events; then what was held is tried again
                                        ├─ heartbeat ────▶ presence, gaps
-                                       └─ chat, screen ─▶ events
+                                       └─ chat, screen, hands ─▶ events
 
-Guest and organizer are members that can do more (`endpoint.guest`, `endpoint.organizer`). What cannot be judged yet, because its sender,
-its epoch or its log index has not come here, is held (`endpoint.held`) and tried again when something has changed.
-
-Sealing waits where the protocol says so: after `welcome` until the channel-0 and channel-1 counters that it names are applied, and
-between an epoch's entry and its key. What is said meanwhile stays plaintext in `_unsent` and is sealed afterwards.
+What it says is in `endpoint.speaker`. Guest and organizer are how one comes in (`endpoint.guest`, `endpoint.organizer`); whoever the log
+names organizer has the chair besides (`endpoint.chair`), and `endpoint.heir` is how that comes and goes. What cannot be judged yet, because
+its sender, its epoch or its log index has not come here, is held (`endpoint.held`) and tried again when something has changed.
 """
 
-import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from crypto.errors import CryptoError, Gap, UnknownEpoch
-from crypto.keyring import LEAVE_GRACE, Keyring
-from crypto.schedule import group_key_digest, pair_prk
+from crypto.keyring import LEAVE_GRACE
 from crypto.signing import ExchangeKey, SigningKey, verify
 from crypto.suite import LABEL_SNAPSHOT
 from endpoint import events, log
-from endpoint.channel import Channels, Message
+from endpoint.chair import Chair
+from endpoint.channel import MAX_MESSAGE, Message
 from endpoint.errors import (
-    Congested,
     EndpointError,
     ForgedEntry,
     Fork,
     LaterIndex,
     MalformedEntry,
+    MessageError,
     Misdelivered,
     NeedsSnapshot,
+    NoRight,
     NotAllowed,
-    SessionOver,
-    TooLong,
+    NotInOffice,
     UnknownSender,
 )
-from endpoint.hands import Input, Pointer, parse_input_untrusted, parse_pointer_untrusted
+from endpoint.hands import parse_input_untrusted, parse_pointer_untrusted
+from endpoint.heir import Heir
 from endpoint.held import Held, Outcome
+from endpoint.job import Job
 from endpoint.log import Heartbeat, SignedEntry
 from endpoint.messages import (
-    MAX_TEXT,
-    ChatLine,
     GroupKey,
     KeyMessage,
     LogSnapshot,
-    Request,
     Resync,
     encode,
-    parse_chat_untrusted,
     parse_cuts_untrusted,
     parse_key_message_untrusted,
+    parse_whisper_untrusted,
 )
-from endpoint.pulse import Pulse
+from endpoint.pulse import TAKE_OVER_AFTER, Pulse
+from endpoint.speaker import Speaker, unix_ms
 from endpoint.state import Snapshot, State
-from endpoint.text import clean_line, clean_name
-from wire.control import Control
+from endpoint.text import clean_name
+from wire.control import Control, Office, Position
 from wire.errors import ParleyError, WireError
 from wire.have import HaveVector
 from wire.ids import EVERYONE, Channel, ParticipantId, SessionId, Stream
 from wire.packet import HEADER_SIZE, RELIABLE_CHANNELS, Flag, PacketHeader, parse_packet_untrusted
 
-MAX_UNSENT: Final = 256
-"""Messages that wait, unsealed, for a link or a key."""
-MAX_KEYS: Final = 4
-"""Wrapped keys kept for one epoch, and epochs that they are kept for: the newest ones."""
 _decode_snapshot: Final = msgspec.msgpack.Decoder(Snapshot).decode
 
 
-def unix_ms() -> int:
-    return int(time.time() * 1000)
-
-
-class Member:
+class Member(Speaker):
     """Owned by one task; everything here is synchronous."""
 
     def __init__(
@@ -88,31 +77,40 @@ class Member:
         exchange: ExchangeKey,
         wall_ms: Callable[[], int] = unix_ms,
     ) -> None:
-        self.session = session
-        self.me = me
-        self.signing = signing
-        self.exchange = exchange
-        self.state = State.genesis(session, meeting_key)
-        self.keyring = Keyring(session, me)
-        self.channels = Channels(session, me, signing, self.keyring, self)
-        self.have = HaveVector()
-        self.out: deque[bytes | Control] = deque()  # sealed packets and control messages, in order; the session drains it
-        self.events: deque[events.Event] = deque()  # likewise
-        self.dropped: Counter[str] = Counter()  # by name
+        super().__init__(session, me, meeting_key, signing, exchange, wall_ms)
         self.away: frozenset[ParticipantId] = frozenset()
-        self.joined = False
-        self.wall_ms = wall_ms
-        self._host: tuple[ParticipantId, bytes] | None = None  # the organizer that the handshake proved, before its snapshot is here
-        self._log_item: SignedEntry | Heartbeat | None = None  # what `check_log` parsed last
         self.held = Held(self.dropped)
         self.pulse = Pulse(self.channels.counter)
-        self._paired: set[ParticipantId] = set()
-        self._shown: dict[ParticipantId, int] = {}  # counter of each one's last chat line that was shown
-        self._unsent: deque[tuple[int, bytes, ParticipantId]] = deque()
-        self._linked = False
-        self._welcome = (-1, -1)  # counters of channels 0 and 1 that must be applied before we seal
-        self._keys: dict[int, list[bytes]] = {}  # wrapped keys that no entry has chosen yet, by epoch
-        self._awaited: tuple[int, bytes] | None = None  # epoch and digest of an entry whose key is not here
+        self.heir = Heir(self)
+        self.now = 0.0  # of the call that is under way
+        self.stood_up = False  # we organized, and do not any more
+        self._chair: Chair | None = None
+        self._jobs: deque[Job] = deque()
+        self._passing: int | None = None  # the channel-1 counter of our hand-over, until a relay has taken it: then the office goes on
+        self._host: tuple[ParticipantId, bytes] | None = None  # the organizer that the handshake proved, before its snapshot is here
+        self._log_item: SignedEntry | Heartbeat | None = None  # what `check_log` parsed last
+
+    # the chair
+
+    @property
+    def organizes(self) -> bool:
+        """Whether the log names us, as far as we know it."""
+        return self._chair is not None
+
+    @property
+    def chair(self) -> Chair:
+        """Raises NotAllowed unless we organize."""
+        if self._chair is None:
+            raise NotAllowed("Only the organizer may do that.")
+        return self._chair
+
+    def take_chair(self, chair: Chair) -> None:
+        self._chair = chair
+
+    @property
+    def jobs(self) -> deque[Job]:
+        """Costly steps of handshakes, for threads."""
+        return self._chair.jobs if self._chair is not None else self._jobs
 
     # the roster, for `channel`
 
@@ -130,127 +128,68 @@ class Member:
         return self.state.head_at(index)
 
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool:
+        if channel == Channel.WHISPER and self.me == self.state.organizer:
+            return sender in self.state.members
         return self.state.may_send(sender, channel, index, counter)
 
-    def check_log(self, content: bytes, counter: int) -> None:
-        if self._awaited is not None:  # an `epoch` entry is the last word under its epoch: this was sealed by somebody who holds the old key
+    def check_log(self, sender: ParticipantId, content: bytes, counter: int) -> None:
+        author = self.state.organizer_key
+        if sender != self.state.organizer:
+            author = self.heir.judge_untrusted(sender, content, self.now)
+        elif self.keys.awaited:  # an `epoch` entry is the last word under its epoch: this was sealed by somebody who holds the old key
             raise ForgedEntry("under a key that was given up")
-        self._log_item = log.parse_log_untrusted(content, self.state.organizer_key, counter)
+        self._log_item = log.parse_log_untrusted(content, author, counter)
 
     # links
 
-    def linked(self, key_counter: int, log_counter: int, now: float) -> None:
-        """A link is up; the node names its last counters of channels 0 and 1 for us."""
-        self._linked = True
-        self._welcome = (key_counter, log_counter)
-        self._flush(now)
+    def linked(self, office: ParticipantId, key_counter: int, log_counter: int, now: float) -> None:
+        super().linked(office, key_counter, log_counter, now)
+        self._office_named(now)
 
-    def unlinked(self) -> None:
-        self._linked = False
+    def control(self, message: Control, now: float) -> None:
+        """What the relay says beside packets."""
+        if isinstance(message, Office):
+            self.relay_office = ParticipantId(message.participant)
+            self._office_named(now)
+        elif self._chair is not None:
+            self._chair.control(message, now)
 
-    @property
-    def may_seal(self) -> bool:
-        """Whether a message may be sealed now, or has to wait as plaintext."""
-        organizer = self.state.organizer
-        return (
-            self.joined
-            and not self.state.ended
-            and self._linked
-            and self._awaited is None
-            and (
-                organizer == self.me
-                or (
-                    self.have.last(Stream(organizer, self.me, Channel.KEY)) >= self._welcome[0]
-                    and self.have.last(Stream(organizer, EVERYONE, Channel.LOG)) >= self._welcome[1]
-                )
-            )
-        )
-
-    # saying something
-
-    def say(self, channel: int, content: bytes, recipient: ParticipantId = EVERYONE) -> None:
-        """Send a message, or keep it until it may be sealed. Raises Congested, SessionOver."""
-        if self.state.ended:
-            raise SessionOver
-        if self.may_seal and not self._unsent:
-            self._send(channel, content, recipient)
-        elif len(self._unsent) >= MAX_UNSENT:
-            raise Congested
-        else:
-            self._unsent.append((channel, content, recipient))
-
-    def chat(self, text: str) -> None:
-        """A line to all. Raises TooLong, NotAllowed, Congested, SessionOver."""
-        text = clean_line(text)
-        if not text:
+    def _office_named(self, now: float) -> None:
+        """The relay says whom it lets write the log."""
+        self.now = now
+        if self.relay_office != self.me:
             return
-        if len(text) > MAX_TEXT:
-            raise TooLong
-        if self.joined and not self.state.may_send(self.me, Channel.CHAT, self.state.index, 2**63):
-            raise NotAllowed("The organizer has taken the right to chat from you.")
-        self.say(Channel.CHAT, encode(ChatLine(text, self.wall_ms())))
-
-    def screen_packets(self, content: bytes, *, restart: bool, snapshot: bool = False) -> None:
-        """One screen message; the presenter's. Raises NotAllowed unless this member presents and may seal."""
-        if self.state.presenter != self.me or not self.may_seal:
-            raise NotAllowed
-        if snapshot:
-            self.out.extend(self.channels.seal_snapshot(content))
+        if self._chair is not None:
+            self._chair.greet()
+        elif self.state.organizer != self.me and self.joined and self._passing is None and not self.heir.claiming:
+            self.out.append(Office(self.state.organizer, []))  # we have passed it on, and this relay does not know
         else:
-            self.out.extend(self.channels.seal(Channel.SCREEN, content, restart=restart))
+            self.heir.tick(now)
 
-    def point(self, pointer: Pointer) -> None:
-        """Where the presenter's pointer is. Raises NotAllowed unless this member presents and may seal."""
-        if self.state.presenter != self.me or not self.may_seal:
-            raise NotAllowed
-        self.out.extend(self.channels.seal(Channel.CURSOR, encode(pointer)))
+    def taken(self, positions: list[Position], now: float) -> None:
+        """The relay has our streams up to here."""
+        if self._chair is not None:
+            self._chair.taken(positions, now)
+        elif self._passing is not None and not HaveVector(positions).lacks(Stream(self.me, EVERYONE, Channel.LOG), self._passing):
+            self._passing = None
+            self.out.append(Office(self.state.organizer, list(self.state.successors)))
 
-    def handle(self, hands: Input) -> None:
-        """Input for the presenter's machine. Raises NotAllowed unless this member holds the controls and may seal: nothing waits, since
-        what a hand did a while ago is not wanted any more."""
-        if self.state.control != self.me or not self.may_seal:
-            raise NotAllowed("The presenter has not lent you mouse and keyboard.")
-        self._pair(self.state.presenter)
-        self.out.extend(self.channels.seal(Channel.INPUT, encode(hands), self.state.presenter))
-
-    def _pair(self, peer: ParticipantId) -> None:
-        """Have the keys of unicast streams with this member: made when first needed, since most pairs never speak."""
-        member = self.state.members.get(peer)
-        if member is not None and peer not in self._paired:
-            self._paired.add(peer)
-            shared = self.exchange.shared(member.exchange_key)
-            self.keyring.set_pair(peer, pair_prk(self.session, self.me, self.exchange.public, peer, member.exchange_key, shared))
-
-    def request(self, wish: Request, now: float) -> None:
-        """Ask the organizer. Raises Congested, SessionOver."""
-        self.say(Channel.KEY, encode(wish), self.state.organizer)
-
-    def _send(self, channel: int, content: bytes, recipient: ParticipantId) -> None:
-        packets = self.channels.seal(channel, content, recipient)
-        self.out.extend(packets)
-        if channel == Channel.CHAT:
-            counter = self.channels.last(Channel.CHAT)
-            self._chat_event(self.me, content, counter)
-
-    def _flush(self, now: float) -> None:
-        while self._unsent and self.may_seal:
-            channel, content, recipient = self._unsent.popleft()
-            if channel == Channel.CHAT and not self.state.may_send(self.me, channel, self.state.index, 2**63):
-                self._drop(NotAllowed("The right to chat ended before this line could be sent."), self.me)
-                continue
-            self._send(channel, content, recipient)
+    def batch_due(self) -> float | None:
+        """When waiting newcomers can be admitted."""
+        return self._chair.lobby.batch_due if self._chair is not None else None
 
     # hearing something
 
     def receive_untrusted(self, packet: bytes, now: float) -> None:
         """Whatever the relay brought. Raises nothing: what is refused becomes a `Dropped` event with its name."""
+        self.now = now
         try:
             header = parse_packet_untrusted(packet)
         except WireError as error:
-            self._drop(error)
+            self.drop(error)
             return
         if header.session != self.session or header.recipient not in (EVERYONE, self.me) or header.sender == self.me:
-            self._drop(Misdelivered())
+            self.drop(Misdelivered())
         elif header.flags & Flag.CLEAR:
             self.receive_clear_untrusted(header, packet[HEADER_SIZE:], now)
         elif self.held.holds_up(header.stream):
@@ -265,15 +204,23 @@ class Member:
 
     def receive_clear_untrusted(self, header: PacketHeader, body: bytes, now: float) -> None:
         """A handshake message; a member needs none any more."""
-        self.dropped["handshake-late"] += 1
+        if self._chair is not None:
+            self._chair.receive_clear_untrusted(header, body, now)
+        else:
+            self.dropped["handshake-late"] += 1
 
     def tick(self, now: float) -> None:
         """Time passes: at least once a second."""
+        self.now = now
         self.keyring.expire(now)
         if self.held.expire(now):
             self._retry(now)
-        if self.state.ended or not self.joined or self.state.organizer == self.me:
-            return
+        if self._chair is not None:
+            self._chair.tick(now)
+        elif self.joined and not self.state.ended:
+            self._watch_organizer(now)
+
+    def _watch_organizer(self, now: float) -> None:
         finding = self.pulse.tick(now, linked=self._linked)
         if finding.missing is not None:
             self.events.append(events.OrganizerMissing(finding.missing))
@@ -283,6 +230,9 @@ class Member:
             self.have.jump(stream, counter)
         if finding.resync:
             self._resync()
+        if len(self.held) and self.pulse.silent(now) >= TAKE_OVER_AFTER:
+            self._retry(now)  # a take-over may be among it
+        self.heir.tick(now)
 
     def _resync(self) -> None:
         self.dropped["withheld"] += 1
@@ -297,13 +247,15 @@ class Member:
             message = self.channels.open_untrusted(packet, now)
         except (UnknownSender, UnknownEpoch):
             return Outcome.WAITS
+        except NotInOffice as error:
+            return self._not_in_office(error, header)
         except LaterIndex:
             return Outcome.WAITS_FIRST
         except NeedsSnapshot:
             self.dropped[NeedsSnapshot.name] += 1
             self.events.append(events.ScreenGap(header.sender))
         except (ParleyError, CryptoError) as error:
-            self._drop(error, header.sender)
+            self._refuse(error, header.sender, certain=isinstance(error, Fork))
             if isinstance(error, Gap) and self._go_on(header, now):
                 return self._take(header, packet, now)
         if header.channel in RELIABLE_CHANNELS:  # had is what moved the stream, not what a header claims
@@ -311,37 +263,43 @@ class Member:
         try:
             changed = message is not None and self._dispatch(message, now)
         except (EndpointError, CryptoError) as error:
-            self._drop(error, header.sender)
+            self._refuse(error, header.sender, certain=header.channel != Channel.CURSOR)
             return Outcome.DONE
         return Outcome.CHANGED if changed else Outcome.DONE
 
+    def _not_in_office(self, error: NotInOffice, header: PacketHeader) -> Outcome:
+        """Whoever writes the log and does not organize may do so in a moment: it waits, and what is known already is passed over."""
+        if error.passed_over or not self.joined:
+            return Outcome.DONE
+        return Outcome.WAITS
+
+    def _refuse(self, error: ParleyError | CryptoError, sender: ParticipantId, *, certain: bool) -> None:
+        certain = certain or (isinstance(error, MessageError) and error.certain)
+        if certain and isinstance(error, NoRight):
+            self.refused[sender] += 1
+        self.drop(error, sender if certain else EVERYONE)
+
     def _go_on(self, header: PacketHeader, now: float) -> bool:
-        """What is missing before this packet is lost: no relay leaves a gap but for that. True if its stream goes on here at once; public
-        ones do so where the organizer went on, by its heartbeat and a resync."""
-        if header.recipient == self.me:
+        """What is missing before this packet is lost: no relay leaves a gap but for that. True if its stream goes on here at once: where the
+        organizer goes on, the others follow, by its heartbeat and a resync."""
+        if header.recipient == self.me or (self._chair is not None and header.channel != Channel.LOG):
             self.channels.go_on(header.stream)
             return True
-        if header.channel == Channel.LOG:
+        if header.channel == Channel.LOG and header.sender == self.state.organizer:
             self.pulse.behind(now)
         return False
 
     def _retry(self, now: float) -> None:
         self.held.retry(lambda packet: self._take(parse_packet_untrusted(packet), packet, now))
 
-    def _drop(self, error: ParleyError | CryptoError, sender: ParticipantId = EVERYONE) -> None:
-        self.dropped[error.name] += 1
-        self.events.append(events.Dropped(error.name, error.sentence, sender))
-
     def _dispatch(self, message: Message, now: float) -> bool:
         channel = message.channel
         if channel == Channel.LOG:
             item = self._log_item
-            if message.sender != self.state.organizer:
-                raise ForgedEntry("not the organizer's stream")
+            assert item is not None
             if isinstance(item, Heartbeat):
                 self._heartbeat(item, now)
                 return False
-            assert item is not None
             self.apply(item, now)
             return True
         if channel == Channel.KEY:
@@ -350,6 +308,8 @@ class Member:
             return before != (self.state.index, self.keyring.current)
         if channel == Channel.CHAT:
             self._chat_event(message.sender, message.content, message.counter)
+        elif channel == Channel.WHISPER:
+            self._whisper_heard(message.sender, parse_whisper_untrusted(message.content), message.counter)
         elif channel in (Channel.SCREEN, Channel.SNAPSHOT):
             shown = self.channels.shown(message.sender)
             self.events.append(events.ScreenMessage(message.sender, channel == Channel.SNAPSHOT, message.content, message.restart, shown))
@@ -364,25 +324,17 @@ class Member:
             self.dropped["channel-unserved"] += 1
         return False
 
-    def _chat_event(self, sender: ParticipantId, content: bytes, counter: int) -> None:
-        line = parse_chat_untrusted(content)
-        self._shown[sender] = counter
-        self.events.append(events.ChatReceived(sender, self.name(sender), clean_line(line.text), line.time_ms, counter))
-
-    def name(self, participant: ParticipantId) -> str:
-        """A name that is fit to be shown."""
-        member = self.state.known(participant)
-        return clean_name(member.name) if member else f"participant {participant}"
-
     # the log
 
     def apply(self, signed: SignedEntry, now: float) -> None:
         """The next entry: state, keys, events. Raises BrokenChain, IllegalEntry."""
-        presenter, control = self.state.presenter, self.state.control
-        self.state.apply(signed)
+        state = self.state
+        presenter, control, organizer, successors = state.presenter, state.control, state.organizer, list(state.successors)
+        door = state.locked, state.knock
+        state.apply(signed)
         fields = signed.entry.fields
         if isinstance(fields, log.Leave | log.Dismiss | log.Chat):
-            for sender, cut in self.state.withdrawn():
+            for sender, cut in state.withdrawn():
                 if self._shown.get(sender, -1) > cut:
                     self._shown[sender] = cut
                     self.events.append(events.ChatWithdrawn(sender, self.name(sender), cut))
@@ -400,16 +352,26 @@ class Member:
                 self._gone(ParticipantId(fields.participant), 0.0, now)
             case log.Chat():
                 self.events.append(events.ChatRightChanged(ParticipantId(fields.participant), fields.allowed))
+            case log.Rename():
+                self.events.append(events.Renamed(ParticipantId(fields.participant), "", clean_name(fields.name)))
             case log.EpochEntry():
-                self._awaited = (fields.epoch, fields.digest)
-                self._choose_key(now)
+                self.keys.commit(fields.epoch, fields.digest, now)
+                self.events.append(events.KeyChanged(fields.epoch))
+            case log.HandOver() | log.TakeOver():
+                self._organizer_changed(organizer, signed, now)
             case log.End():
-                self.keyring.forget()
-                self._unsent.clear()
-                self._keys.clear()
+                self._forget_keys()
                 self.events.append(events.SessionEnded())
             case _:
                 pass
+        if (state.locked, state.knock) != door:
+            self.events.append(events.DoorChanged(state.locked, state.knock))
+        if state.successors != successors:
+            self.events.append(events.SuccessorsChanged(tuple(state.successors)))
+        self._tell_rights(presenter, control)
+
+    def _tell_rights(self, presenter: ParticipantId, control: ParticipantId) -> None:
+        """What has become another one since."""
         if self.state.presenter != presenter:
             presenter = self.state.presenter
             self.events.append(events.PresenterChanged(presenter, self.name(presenter) if presenter else ""))
@@ -417,16 +379,63 @@ class Member:
             control = self.state.control
             self.events.append(events.ControlChanged(control, self.name(control) if control else ""))
 
+    def _organizer_changed(self, former: ParticipantId, signed: SignedEntry, now: float) -> None:
+        """The chair has passed: to us, from us, or past us."""
+        new, took_over = self.state.organizer, isinstance(signed.entry.fields, log.TakeOver)
+        self.events.append(events.OrganizerChanged(new, self.name(new), took_over))
+        self.pulse.begin(now)
+        if former not in self.state.members and former != self.me:  # the same person, come back
+            self.keyring.drop_peer(former, now, LEAVE_GRACE)
+            self.channels.forget(former)
+            self.away -= {former}
+        if new == self.me:
+            if self._chair is None:
+                self.heir.sit_down(signed, now)
+            return
+        chair, self._chair = self._chair, None
+        self.heir.passed_by()
+        if self.joined:
+            self.pair_key_channel(new)
+        if chair is not None:
+            self._stand_up(chair, signed, now)
+
+    def _stand_up(self, chair: Chair, signed: SignedEntry, now: float) -> None:
+        """We organized until now."""
+        self.stood_up = isinstance(signed.entry.fields, log.TakeOver)
+        if chair.journal is not None:
+            chair.journal.forget()
+        self.channels.limits[Channel.KEY] = MAX_MESSAGE[Channel.KEY]
+        if self.me not in self.state.members:
+            self.removed("superseded", "Another program of yours has taken up this session.")
+        elif isinstance(signed.entry.fields, log.TakeOver):
+            self.heir.yields_to(signed, now)
+        else:
+            self._passing = signed.entry.counter
+
     def _gone(self, participant: ParticipantId, grace: float, now: float) -> None:
         self.keyring.drop_peer(participant, now, grace)
         self.channels.forget(participant)
         self.away -= {participant}
         if participant == self.me:
-            self.keyring.forget()
-            self.joined = False
-            self.events.append(events.Removed("dismissed" if grace == 0 else "left", "You are not in the session any more."))
+            self.removed("dismissed" if grace == 0 else "left", "You are not in the session any more.")
             return
         self.events.append(events.MemberLeft(participant, self.name(participant), dismissed=grace == 0))
+        unread = self._whispered.pop(participant, [])
+        if unread:
+            self.events.append(events.WhisperUndelivered(participant, self.name(participant), len(unread)))
+
+    def removed(self, reason: str, sentence: str) -> None:
+        """We are no member any more: every key goes."""
+        self.stood_up = self.stood_up or self._chair is not None
+        self._chair = None
+        self.joined = False
+        self._forget_keys()
+        self.events.append(events.Removed(reason, sentence))
+
+    def _forget_keys(self) -> None:
+        self.keyring.forget()
+        self.keys.clear()
+        self._unsent.clear()
 
     def _heartbeat(self, beat: Heartbeat, now: float) -> None:
         ours = self.state.head_at(beat.index)
@@ -448,7 +457,10 @@ class Member:
     # keys
 
     def _key_message(self, sender: ParticipantId, message: KeyMessage, now: float) -> None:
-        """On a guest's channel 0 only the organizer speaks."""
+        """With the chair, members ask; without, only the organizer speaks."""
+        if self._chair is not None:
+            self._chair.key_message(sender, message, now)
+            return
         organizer = self._host[0] if self._host else self.state.organizer
         if sender != organizer:
             raise NotAllowed("keys come from the organizer")
@@ -456,27 +468,15 @@ class Member:
             ours = self.state.head_at(message.index)
             if ours is not None and ours != message.head:
                 raise Fork("a group key under another head")
-            keys = self._keys.setdefault(message.epoch, [])
-            keys.append(message.key)
-            del keys[:-MAX_KEYS]
-            while len(self._keys) > MAX_KEYS:
-                del self._keys[min(self._keys)]
-            self._choose_key(now)
+            self.keys.came(message, now)
         elif isinstance(message, LogSnapshot):
             self._adopt(sender, message, now)
+        else:
+            self.heir.key_message(message, now)
 
-    def _choose_key(self, now: float) -> None:
-        """The entry's digest chooses among the keys that came for its epoch."""
-        if self._awaited is None:
-            return
-        epoch, digest = self._awaited
-        for key in self._keys.get(epoch, ()):
-            if group_key_digest(key) == digest:
-                self.keyring.install(epoch, key, now)
-                self.keyring.advance(epoch, now)
-                self._awaited = None
-                self._keys = {number: keys for number, keys in self._keys.items() if number > epoch}
-                return
+    def keep_key(self, epoch: int, key: bytes) -> None:
+        """A key of our own making, until its entry."""
+        self.keys.keep(epoch, key)
 
     def _adopt(self, sender: ParticipantId, message: LogSnapshot, now: float) -> None:
         """Begin, or begin again, at the organizer's snapshot. Raises MalformedEntry, MalformedContent, ForgedEntry, Fork."""
@@ -499,14 +499,13 @@ class Member:
         state = State.from_snapshot(self.session, self.state.meeting_key, snapshot)
         if self.me not in state.members or state.organizer_key != key or state.organizer != sender:
             raise MalformedEntry
-        wrapped = self._keys.get(state.epoch, [])
         if not self.joined or self.keyring.current != state.epoch:
-            if not wrapped:
+            wrapped = self.keys.newest(state.epoch)
+            if wrapped is None:
                 raise MalformedEntry("the key of the snapshot's epoch did not come before it")
-            self.keyring.install(state.epoch, wrapped[-1], now)
+            self.keyring.install(state.epoch, wrapped, now)
             self.keyring.advance(state.epoch, now)
-        self._keys = {number: keys for number, keys in self._keys.items() if number > state.epoch}
-        self._awaited = None
+        self.keys.passed(state.epoch)
         first = not self.joined
         before = self.state
         for participant in [] if first else [i for i in before.members if i not in state.members]:
@@ -526,12 +525,7 @@ class Member:
         for member in self.state.members.values():
             if member.id not in before.members:
                 self.events.append(events.MemberJoined(ParticipantId(member.id), clean_name(member.name)))
-        presenter = self.state.presenter
-        if presenter != before.presenter:
-            self.events.append(events.PresenterChanged(presenter, self.name(presenter) if presenter else ""))
-        control = self.state.control
-        if control != before.control:
-            self.events.append(events.ControlChanged(control, self.name(control) if control else ""))
+        self._tell_rights(before.presenter, before.control)
 
     def _adopted(self, first: bool, now: float) -> None:
         """For a guest: it is in."""

@@ -1,8 +1,9 @@
 """What members say inside sealed packets, and the four messages of a join. Typed msgpack arrays with limits.
 
-    channel 0, organizer → member     GroupKey · LogSnapshot · Refusal
-    channel 0, member → organizer     Started · Resync · Request
-    channels 2, 3                     ChatLine
+    channel 0, organizer → member     GroupKey · LogSnapshot · Waiting · Estate · Offer · Asked
+    channel 0, member → organizer     Started · Resync · Request · Accept · Yielded · Status
+    channel 2                         ChatLine
+    channel 3                         Whisper · Read
     channel 5                         kind u8 (`ScreenKind`) ‖ the codec's update
 
 A join's messages go in clear packets (flag CLEAR), counter = 4·try + message number: see `endpoint.handshake`.
@@ -15,13 +16,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from endpoint.errors import MalformedContent, MalformedHandshake
-from endpoint.log import U8, U32, Cuts, Hash, PublicKey, Signature, TimeMs
+from endpoint.log import U8, U32, Counter, Cuts, Hash, Id, PublicKey, Signature, TimeMs
 
 MAX_TEXT: Final = 4000
 """Characters (Unicode code points) of a chat line."""
 Proof = Annotated[bytes, Meta(min_length=32, max_length=32)]
 SrpValue = Annotated[bytes, Meta(min_length=384, max_length=384)]
 Nonce = Annotated[bytes, Meta(min_length=16, max_length=16)]
+MAX_CHAIN: Final = 32
+Chain = Annotated[list[Annotated[bytes, Meta(max_length=1024)]], Meta(max_length=MAX_CHAIN)]
+"""What leads from the meeting key to the organizer's key of today (`endpoint.succession`): entries as on channel 1."""
 
 
 class Hello1(Struct, frozen=True, array_like=True, tag=1):
@@ -55,11 +59,11 @@ class Proof3(Struct, frozen=True, array_like=True, tag=3):
 
 
 class Proof4(Struct, frozen=True, array_like=True, tag=4):
-    """organizer → guest: M2; the hand-overs since the meeting key (entries as on channel 1); the current organizer's signature over
+    """organizer → guest: M2; the hand-overs since the meeting key; the current organizer's signature over
     framed("parley host 1", TH, M1, M2)."""
 
     proof: Proof
-    chain: Annotated[list[Annotated[bytes, Meta(max_length=1024)]], Meta(max_length=32)]
+    chain: Chain
     signature: Signature
 
 
@@ -109,6 +113,7 @@ class Verb(IntEnum):
     ASK_CONTROL = 5
     RAISE_HAND = 6
     RENAME = 7  # to `text`
+    DECLINE = 8  # the chair that was offered
 
 
 class Request(Struct, frozen=True, array_like=True, tag=5):
@@ -120,12 +125,72 @@ class Request(Struct, frozen=True, array_like=True, tag=5):
     cuts: Cuts = []
 
 
-KeyMessage = GroupKey | LogSnapshot | Started | Resync | Request
+class Estate(Struct, frozen=True, array_like=True, tag=6):
+    """organizer → a member that may follow it: what the chair needs to admit newcomers. `chain` ends with the entry that names a successor."""
+
+    verifier: Annotated[bytes, Meta(min_length=400, max_length=400)]  # salt 16 ‖ v 384
+    chain: Chain
+
+    def __repr__(self) -> str:
+        return f"Estate(chain of {len(self.chain)})"
+
+
+class Offer(Struct, frozen=True, array_like=True, tag=7):
+    """organizer → member: would you take the chair, at this place of the log, with this epoch to come?"""
+
+    previous: Hash
+    epoch: U32
+
+
+class Accept(Struct, frozen=True, array_like=True, tag=8):
+    """member → organizer: yes. The signature that the `hand-over` entry carries."""
+
+    previous: Hash
+    signature: Signature
+
+
+class Yielded(Struct, frozen=True, array_like=True, tag=9):
+    """former organizer → the one that took over. The signature that the `yield` entry carries."""
+
+    take_over: Hash
+    signature: Signature
+
+
+class Waiting(Struct, frozen=True, array_like=True, tag=10):
+    """organizer → guest: the secret matched, and the organizer's person has to let it in."""
+
+
+class Asked(Struct, frozen=True, array_like=True, tag=11):
+    """organizer → presenter: a member asks for mouse and keyboard."""
+
+    participant: Id
+
+
+class Status(Struct, frozen=True, array_like=True, tag=12):
+    """member → organizer: the round trip of its link, as it measures it."""
+
+    rtt_ms: U32
+
+
+KeyMessage = GroupKey | LogSnapshot | Started | Resync | Request | Estate | Offer | Accept | Yielded | Waiting | Asked | Status
 
 
 class ChatLine(Struct, frozen=True, array_like=True):
     text: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
     time_ms: TimeMs  # the sender's clock
+
+
+class Whisper(Struct, frozen=True, array_like=True, tag=1):
+    """A line to one member."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+    time_ms: TimeMs  # the sender's clock
+
+
+class Read(Struct, frozen=True, array_like=True, tag=2):
+    """The reader's program has your whispers up to this counter."""
+
+    counter: Counter
 
 
 class ScreenKind(IntEnum):
@@ -142,6 +207,7 @@ encode: Final = msgspec.msgpack.Encoder().encode
 _handshake: Final[msgspec.msgpack.Decoder[Handshake]] = msgspec.msgpack.Decoder(Handshake)
 _key: Final[msgspec.msgpack.Decoder[KeyMessage]] = msgspec.msgpack.Decoder(KeyMessage)
 _chat: Final = msgspec.msgpack.Decoder(ChatLine)
+_whisper: Final[msgspec.msgpack.Decoder[Whisper | Read]] = msgspec.msgpack.Decoder(Whisper | Read)
 _cuts: Final = msgspec.msgpack.Decoder(Cuts)
 _REFUSED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
@@ -166,6 +232,14 @@ def parse_chat_untrusted(content: bytes) -> ChatLine:
     """Raises MalformedContent."""
     try:
         return _chat.decode(content)
+    except _REFUSED:
+        raise MalformedContent from None
+
+
+def parse_whisper_untrusted(content: bytes) -> Whisper | Read:
+    """Raises MalformedContent."""
+    try:
+        return _whisper.decode(content)
     except _REFUSED:
         raise MalformedContent from None
 

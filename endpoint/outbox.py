@@ -4,6 +4,9 @@ Packets wait in queues by priority (key and log, then chat and hands, then voice
 order. Reliable packets are kept until the relay says that it has taken them; after a reconnect exactly those go out again, byte for
 byte. Screen packets are not kept: after a reconnect the viewers get a snapshot.
 
+What is written into the log (channel 1) goes out only while the relay takes it from us (`let_log`): it is the office's alone, and before a
+chair has passed, or after somebody has taken it over, a relay would end the link for it.
+
 Taken is not read: a relay can die with the only copy. So what was taken stays here in reserve as long as a relay itself would keep it, and a
 relay that lacks it (started anew, or never reached by the other one) gets it after its welcome. What is in no reserve any more is lost.
 """
@@ -39,7 +42,7 @@ class _Kept(NamedTuple):
 class Outbox:
     """Owned by its session."""
 
-    __slots__ = ("_kept", "_lanes", "_number", "_reserve", "_reserve_bytes", "kept_bytes", "queued_bytes")
+    __slots__ = ("_kept", "_lanes", "_log_open", "_number", "_reserve", "_reserve_bytes", "kept_bytes", "queued_bytes")
 
     def __init__(self) -> None:
         self._lanes: tuple[deque[bytes], ...] = tuple(deque() for _ in range(_LANES))
@@ -47,19 +50,44 @@ class Outbox:
         self._reserve: deque[_Kept] = deque()
         self._reserve_bytes = 0
         self._number = 0
+        self._log_open = True
         self.kept_bytes = 0
         self.queued_bytes = 0
 
     def push(self, packet: bytes, now: float) -> None:
         header = parse_packet_untrusted(packet)
         frame = encode_frame(PACKET, packet)
-        self._lanes[PRIORITY[header.channel]].append(frame)
-        self.queued_bytes += len(frame)
+        if self._log_open or header.channel != Channel.LOG:
+            self._lanes[PRIORITY[header.channel]].append(frame)
+            self.queued_bytes += len(frame)
         # clear packets stand outside the streams: whoever shakes hands repeats them itself
         if header.channel in RELIABLE_CHANNELS and not header.flags & Flag.CLEAR:
             self._number += 1
             self._kept.append(_Kept(self._number, header.stream, header.counter, frame, now))
             self.kept_bytes += len(frame)
+
+    def let_log(self, allowed: bool) -> None:
+        """Whether the relay takes channel 1 from us. What it has not taken waits meanwhile, and is sent in order then."""
+        if allowed == self._log_open:
+            return
+        self._log_open = allowed
+        self._requeue()
+
+    def _requeue(self) -> None:
+        """Everything that is kept, and may go out, from its beginning."""
+        lane = self._lanes[PRIORITY[Channel.LOG]]
+        lane.clear()
+        for item in self._kept:
+            if PRIORITY[item.stream.channel] == PRIORITY[Channel.LOG] and (self._log_open or item.stream.channel != Channel.LOG):
+                lane.append(item.frame)
+        self.queued_bytes = sum(len(frame) for queue in self._lanes for frame in queue)
+
+    def forget_log(self) -> None:
+        """What we wrote into the log and no relay has taken is void: somebody else organizes."""
+        gone = [item for item in self._kept if item.stream.channel == Channel.LOG]
+        self._kept = deque(item for item in self._kept if item.stream.channel != Channel.LOG)
+        self.kept_bytes -= sum(len(item.frame) for item in gone)
+        self._requeue()
 
     def pull(self, budget: int) -> bytes | None:
         """About `budget` bytes of whole frames, most urgent first; None: nothing to send."""
@@ -105,8 +133,9 @@ class Outbox:
         self._reserve_bytes = self.queued_bytes = 0
         self.taken(positions, now)
         for item in self._kept:
-            self._lanes[PRIORITY[item.stream.channel]].append(item.frame)
-            self.queued_bytes += len(item.frame)
+            if self._log_open or item.stream.channel != Channel.LOG:
+                self._lanes[PRIORITY[item.stream.channel]].append(item.frame)
+                self.queued_bytes += len(item.frame)
         return screen
 
     def drop_screen(self) -> bool:

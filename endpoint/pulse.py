@@ -20,6 +20,8 @@ MISSING_AFTER: Final = 15.0
 """Seconds without a fresh heartbeat before the organizer counts as unreachable, or withheld."""
 RESYNC_AFTER: Final = 10.0
 """Seconds that a counter or an entry named in a heartbeat may be lacking."""
+TAKE_OVER_AFTER: Final = 60.0
+"""Seconds without a fresh heartbeat after which a named successor may take over, and members follow it."""
 ASK_AGAIN: Final = 60.0
 """Seconds between two resyncs while no heartbeat comes: the organizer may be gone for long."""
 
@@ -46,6 +48,10 @@ class Pulse:
         self._asked_at = -ASK_AGAIN
         self._behind_since: float | None = None  # since when log entries are known to be lacking
         self._lacking: dict[Stream, tuple[int, float]] = {}
+
+    def silent(self, now: float) -> float:
+        """Seconds since the organizer was last heard."""
+        return now - self._fresh_at
 
     def begin(self, now: float) -> None:
         """A snapshot was applied: all is as the organizer says."""

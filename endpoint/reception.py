@@ -69,8 +69,10 @@ class Reception:
         house: House,
         say: Callable[[bytes], None],
         dropped: Counter[str],
+        chain: list[bytes] | None = None,
     ) -> None:
-        """`say` takes clear packets, `dropped` counts by name."""
+        """`say` takes clear packets, `dropped` counts by name; `chain` leads from the meeting key to ours."""
+        self._chain = chain or []
         self.jobs: deque[Job] = deque()
         self.judged = 0  # proofs that were checked, right or wrong
         self._session = session
@@ -101,6 +103,19 @@ class Reception:
                 raise MalformedHandshake
         except (JoinBusy, TurnedAway, WrongSecret) as error:
             self._refuse(guest, attempt, number + 1, error.name)
+
+    def change_verifier(self, verifier: Verifier) -> None:
+        """The password is another one from now on: whoever is under way with the former one has to begin anew, with its tries back."""
+        self._verifier = verifier
+        self._failures.clear()
+        for guest, held in list(self._open.items()):
+            del self._open[guest]
+            self._refuse(guest, held.side.attempt, 4, WrongSecret.name)
+
+    @property
+    def judging(self) -> bool:
+        """Whether more proofs are under way: their guests are about to be ready."""
+        return self._computing > 0
 
     def started(self, guest: ParticipantId) -> None:
         """It is in: message 4 need not be repeated any more."""
@@ -139,7 +154,7 @@ class Reception:
         if not isinstance(hello, Hello1) or (held is not None and attempt < held.side.attempt):
             raise MalformedHandshake
         check_hello(hello, self._session, guest)
-        side = HostSide(self._verifier, *self._keys, attempt, hello, body)
+        side = HostSide(self._verifier, *self._keys, attempt, hello, body, self._chain)
         self._open[guest] = _Handshake(side, now)
         self._clear(guest, side, 2, side.offer())
 
@@ -209,12 +224,12 @@ class Reception:
                 self._compute(self._waiting.popleft())
 
         def done(outcome: bytes, then: float) -> None:
-            job.done(outcome, then)
             finished()
+            job.done(outcome, then)
 
         def failed(error: Exception, then: float) -> None:
-            job.failed(error, then)
             finished()
+            job.failed(error, then)
 
         if self._computing >= MAX_COMPUTING:
             self._waiting.append(job)  # bounded by MAX_OPEN

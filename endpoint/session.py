@@ -22,13 +22,15 @@ import structlog
 import trio
 from OpenSSL import SSL
 
+from crypto.srp import make_verifier
+from endpoint.chair import Chair
 from endpoint.errors import Congested, EndpointError, JoinTimeout, NoRelay, NotAllowed, SessionOver
 from endpoint.events import Dropped, Event, InputReceived, LinkChanged, PointerMoved, Removed, ScreenGap, ScreenMessage, SnapshotWanted
 from endpoint.guest import JOIN_WITHIN, Guest
 from endpoint.hands import Input, Pointer
 from endpoint.job import Job
+from endpoint.member import Member
 from endpoint.messages import Request, ScreenKind, Verb
-from endpoint.organizer import Organizer
 from endpoint.outbox import Outbox
 from endpoint.state import State
 from endpoint.ticket import RelayAddress, Ticket
@@ -38,7 +40,7 @@ from net.tls import TlsRefused
 from wire.control import VERSION, Control, End, Have, Hello, Taken, Want, Welcome
 from wire.errors import SENTENCES, CloseReason, LinkClosed, UnexpectedMessage
 from wire.frame import Frame
-from wire.ids import Channel, ParticipantId, Role
+from wire.ids import EVERYONE, Channel, ParticipantId, Role
 from wire.link import Side
 from wire.packet import Flag
 
@@ -70,7 +72,7 @@ _FINAL: Final = frozenset((CloseReason.REVOKED, CloseReason.ENDED, CloseReason.V
 class Session:
     """One member's session. Made by `open`; its methods are called from the same trio run."""
 
-    def __init__(self, member: Guest | Organizer, ticket: Ticket, tls: SSL.Context) -> None:
+    def __init__(self, member: Member, ticket: Ticket, tls: SSL.Context) -> None:
         self.member = member
         self.ticket = ticket
         self.missed = 0  # events that nobody read in time
@@ -92,7 +94,7 @@ class Session:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, member: Guest | Organizer, ticket: Ticket, tls: SSL.Context) -> AsyncIterator["Session"]:
+    async def open(cls, member: Member, ticket: Ticket, tls: SSL.Context) -> AsyncIterator["Session"]:
         """Run the session while the block runs. Leaving the block leaves the session: a guest says goodbye, an organizer ends it.
 
         A cancelled block leaves in order too, within `GOODBYE_WITHIN`: the tasks that carry the goodbye are not cancelled with it.
@@ -104,7 +106,7 @@ class Session:
                 yield session
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_WITHIN):
-                    if isinstance(member, Organizer):
+                    if member.organizes:
                         await session.end()
                     else:
                         await session.leave()
@@ -178,7 +180,7 @@ class Session:
 
     async def leave(self) -> None:
         """Say goodbye, after everything said before has been taken; bounded in time."""
-        if isinstance(self.member, Guest) and self.member.joined and not self.over:
+        if self.member.joined and not self.member.organizes and not self.over:
             self._leaving = True
             with trio.move_on_after(GOODBYE_WITHIN / 2):
                 await self.until(lambda: not self._outbox.kept_bytes or self.over)
@@ -191,10 +193,8 @@ class Session:
 
     async def end(self) -> None:
         """The organizer ends the session: the signed last entry, then the relays are told. Raises NotAllowed for others."""
-        if not isinstance(self.member, Organizer):
-            raise NotAllowed("Only the organizer ends a session.")
-        if not self._closing:
-            self.member.end(trio.current_time())
+        if not self._closing and not self.state.ended:
+            self.member.chair.end(trio.current_time())
             self._settle()
             with trio.move_on_after(GOODBYE_WITHIN / 2):
                 await self.until(lambda: (self._up and not self._outbox.kept_bytes) or self._closing)
@@ -204,11 +204,46 @@ class Session:
                     await self.until(lambda: not self._up)
         self._close(CloseReason.ENDED)
 
-    def act(self, deed: Callable[[Organizer, float], None]) -> None:
-        """An act of the organizer, `session.act(lambda o, now: o.appoint(ana, now))`. Raises NotAllowed, IllegalEntry."""
-        if not isinstance(self.member, Organizer):
-            raise NotAllowed("Only the organizer may do that.")
-        deed(self.member, trio.current_time())
+    def act(self, deed: Callable[[Chair, float], None]) -> None:
+        """An act of the organizer, `session.act(lambda chair, now: chair.appoint(ana, now))`. Raises NotAllowed, IllegalEntry."""
+        deed(self.member.chair, trio.current_time())
+        self._settle()
+
+    async def change_password(self, password: str) -> None:
+        """The organizer's: newcomers need this one from now on, and knocking ends. Raises NotAllowed."""
+        chair, ticket = self.member.chair, self.ticket
+        verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, password)
+        chair.change_password(verifier, trio.current_time())
+        self._settle()
+
+    # what every member may ask
+
+    async def whisper(self, recipient: ParticipantId, text: str) -> None:
+        """A line to one member; `WhisperRead` confirms it. Raises TooLong, NotAllowed, Congested, SessionOver."""
+        await self.until(lambda: not self._outbox.congested or self.over)
+        self.member.whisper(recipient, text)
+        self._settle()
+
+    def ask(self, verb: Verb, participant: ParticipantId = EVERYONE, text: str = "") -> None:
+        """A request to the organizer: to present, for control, a raised hand, another name. Raises Congested, SessionOver."""
+        if self.member.organizes:
+            raise NotAllowed("You are the organizer: you need not ask.")
+        self.member.request(Request(verb, participant, text), trio.current_time())
+        self._settle()
+
+    def accept_chair(self) -> None:
+        """Become the organizer, as was offered. Raises NotAllowed."""
+        self.member.heir.accept(trio.current_time())
+        self._settle()
+
+    def decline_chair(self) -> None:
+        """Raises NotAllowed."""
+        self.member.heir.decline(trio.current_time())
+        self._settle()
+
+    def take_over(self) -> None:
+        """A successor's: organize, since nothing was heard of the organizer for 60 s. `OrganizerChanged` says when. Raises NotAllowed."""
+        self.member.heir.take_over(trio.current_time())
         self._settle()
 
     # the screen's side
@@ -246,8 +281,8 @@ class Session:
         if self.state.presenter != self.me:
             raise NotAllowed("Only the presenter lends mouse and keyboard.")
         now = trio.current_time()
-        if isinstance(self.member, Organizer):
-            self.member.lend(participant, now)
+        if self.member.organizes:
+            self.member.chair.lend(participant, now)
         else:
             self.member.request(Request(Verb.CONTROL, participant), now)
         self._settle()
@@ -277,6 +312,9 @@ class Session:
     def _settle(self) -> None:
         """Carry what the member has to say to where it belongs."""
         member = self.member
+        self._outbox.let_log(member.relay_office == member.me)
+        if not member.organizes and not self.state.ended and member.stood_up:
+            self._outbox.forget_log()
         while member.out:
             item = member.out.popleft()
             if isinstance(item, bytes):
@@ -331,7 +369,9 @@ class Session:
             self.member.tick(now)
             if self.member.out or self.member.events or self.member.jobs:
                 self._settle()
-            due = self.member.batch_due() if isinstance(self.member, Organizer) else None
+            if self._connection is not None and self._up and self._connection.rtt is not None:
+                self.member.report_link(self._connection.rtt, now)
+            due = self.member.batch_due()
             await trio.sleep(TICK if due is None else min(TICK, max(0.0, due - now)))
 
     def _close(self, reason: CloseReason) -> None:
@@ -414,7 +454,7 @@ class Session:
         now = trio.current_time()
         if isinstance(item, Frame):
             self.bytes_received += len(item.body)
-            if isinstance(self.member, Organizer) and len(item.body) > 1 and item.body[1] & Flag.CLEAR:
+            if self.member.organizes and len(item.body) > 1 and item.body[1] & Flag.CLEAR:
                 began = time.thread_time()
                 self.member.receive_untrusted(item.body, now)
                 self.admission_cpu += time.thread_time() - began
@@ -424,8 +464,7 @@ class Session:
             self._welcomed(item, now)
         elif isinstance(item, Taken):
             self._outbox.taken(item.taken, now)
-            if isinstance(self.member, Organizer):
-                self.member.taken(item.taken, now)
+            self.member.taken(item.taken, now)
         elif isinstance(item, Want):
             self.member.events.append(SnapshotWanted())
         elif isinstance(item, Hello | Have):
@@ -436,14 +475,11 @@ class Session:
 
     def _welcomed(self, welcome: Welcome, now: float) -> None:
         self._up = True
-        self._outbox.relink(welcome.taken, now)
         member = self.member
-        if isinstance(member, Organizer):
-            member.greet()
-            member.taken(welcome.taken, now)
-        member.linked(welcome.key_counter, welcome.log_counter, now)
-        if isinstance(member, Guest):
-            member.office(ParticipantId(welcome.office), now)
+        self._outbox.let_log(welcome.office == member.me)
+        self._outbox.relink(welcome.taken, now)
+        member.taken(welcome.taken, now)
+        member.linked(ParticipantId(welcome.office), welcome.key_counter, welcome.log_counter, now)
         self._tell(LinkChanged(self._node))
 
     def pull(self, budget: int) -> bytes | None:

@@ -1,14 +1,13 @@
 """What the session log means: who is here, who organizes, who presents, who may chat, which epoch. Sans-IO, the same at every member.
 
-`RULES` is one table: for each kind of entry, who may have written it, what must hold, what it does. `State.apply` checks an entry's place
-in the chain and its rule before anything changes, so a refused entry leaves the state as it was.
+`endpoint.rules` is the table of kinds: for each, who causes it, what must hold, what it does. `State.apply` checks an entry's place in the
+chain and its rule before anything changes, so a refused entry leaves the state as it was.
 
 Rights are asked *at an index*: a packet names the log index that its sender had applied, and counts if its sender had the right there
 and, where a later entry ended that right, if its counter is within that entry's cut. So all clients end with the same chat, whatever
 arrived when.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
@@ -18,7 +17,8 @@ from msgspec import Meta, Struct
 from endpoint import log
 from endpoint.errors import BrokenChain, IllegalEntry, MalformedEntry
 from endpoint.log import Cut, Member, SignedEntry
-from wire.ids import EVERYONE, UNICAST_EPOCH, Channel, Epoch, ParticipantId, Role, SessionId
+from endpoint.rules import CUT_CHANNELS, RULES
+from wire.ids import EVERYONE, UNICAST_EPOCH, Channel, Epoch, ParticipantId, SessionId
 
 NOBODY: Final = EVERYONE
 """Who presents, or holds the controls, when nobody does."""
@@ -65,6 +65,7 @@ class Snapshot(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     epoch: log.U32
     epoch_digest: Annotated[bytes, Meta(max_length=32)]
     successors: Annotated[list[log.Id], Meta(max_length=16)]
+    contested: Annotated[bytes, Meta(max_length=64)]  # a take-over to which nobody has yielded: the former key, the entry's hash
 
 
 @dataclass(slots=True)
@@ -89,9 +90,12 @@ class State:
     epoch: Epoch = UNICAST_EPOCH
     epoch_digest: bytes = b""  # of the group key that the last EpochEntry committed; empty after a ratchet
     successors: list[ParticipantId] = field(default_factory=list)
+    took_over_at: int = -1  # the index of the last take-over
+    contested: bytes = b""  # a take-over to which nobody has yielded yet: the former organizer's key ‖ the entry's hash
     ended: bool = False
     first_index: int = 0  # history begins here: a newcomer's snapshot
     heads: list[bytes] = field(default_factory=list, repr=False)  # from first_index on
+    _successors: list[Change] = field(default_factory=list, repr=False)
     _presenters: list[Change] = field(default_factory=list, repr=False)
     _chat_default: list[Change] = field(default_factory=list, repr=False)
     _chat: dict[ParticipantId, list[Change]] = field(default_factory=dict, repr=False)
@@ -120,6 +124,10 @@ class State:
         if self.first_index <= index <= self.index:
             return self.heads[index - self.first_index]
         return None
+
+    def successors_at(self, index: int) -> tuple[ParticipantId, ...]:
+        """Who might have taken over after entry `index`; nobody before this member's history."""
+        return tuple(_value_at(self._successors, index, ()))
 
     def apply(self, signed: SignedEntry) -> None:
         """Take the next entry. Its signature has been checked (`log.parse_log_untrusted` with `organizer_key`).
@@ -162,6 +170,8 @@ class State:
             held = sender == self.presenter == _value_at(self._presenters, at, NOBODY)
         elif channel == Channel.LOG:
             held = sender == self.organizer
+        elif channel == Channel.WHISPER:
+            held = bool(_value_at(self._chat.get(sender, []), at, _value_at(self._chat_default, at, self.chat_default)))
         elif channel == Channel.INPUT:
             held = sender == self.control and index >= self.control_since
         else:
@@ -186,6 +196,7 @@ class State:
             epoch=self.epoch,
             epoch_digest=self.epoch_digest,
             successors=list(self.successors),
+            contested=self.contested,
         )
 
     @classmethod
@@ -204,6 +215,7 @@ class State:
             or any(admitted > snapshot.index or chat > snapshot.index for _, admitted, chat in snapshot.since)
             or not {snapshot.presenter, snapshot.control} <= members.keys() | {NOBODY}
             or not {i for i, _ in snapshot.chat} | set(snapshot.successors) <= members.keys()
+            or len(snapshot.contested) not in (0, 64)
         ):
             raise MalformedEntry("the snapshot contradicts itself")
         state = cls(
@@ -228,6 +240,7 @@ class State:
             heads=[snapshot.head],
         )
         at = snapshot.index
+        state._note_successors()
         state._presenters.append(Change(at, state.presenter))
         state._chat_default.append(Change(at, state.chat_default))
         state._chat.update({i: [Change(at, allowed)] for i, allowed in state.chat.items()})
@@ -240,10 +253,82 @@ class State:
         """Whose right to chat the last entry ended, and the cut: later lines of theirs that name an earlier index do not count."""
         return [(i, ends[-1].cut) for (i, channel), ends in self._ended.items() if channel == Channel.CHAT and ends[-1].index == self.index]
 
-    def _set_presenter(self, participant: ParticipantId) -> None:
+    # what the rules do; `index` and `head` have moved already
+
+    def enter(self, member: Member) -> None:
+        """A member from here on."""
+        participant = ParticipantId(member.id)
+        self.members[participant] = member
+        self.ever.add(participant)
+        self._present[participant] = self._chat_since[participant] = self.index
+
+    def take_chair(self, participant: ParticipantId) -> None:
+        """The organizer from here on, which may chat by a setting of its own: silencing everybody does not silence it."""
+        silent = not self.chat.get(participant, self.chat_default)
+        self.organizer = participant
+        self.successors = [i for i in self.successors if i != participant]
+        self._note_successors()
+        self.chat[participant] = True
+        self._chat.setdefault(participant, []).append(Change(self.index, True))
+        if silent:
+            self._chat_since[participant] = self.index
+
+    def replace(self, former: ParticipantId, new: ParticipantId) -> None:
+        """The same person under a new participant ID. Nothing of the former one is cut: what it had sent counts."""
+        if self.presenter == former:
+            self.set_presenter(new)
+        if self.control == former:
+            self.set_control(new)
+        self._drop(former)
+
+    def set_presenter(self, participant: ParticipantId) -> None:
         self.presenter = participant
         self.control = NOBODY
         self._presenters.append(Change(self.index, participant))
+
+    def set_control(self, participant: ParticipantId) -> None:
+        self.control, self.control_since = participant, self.index
+
+    def set_successors(self, participants: list[ParticipantId]) -> None:
+        self.successors = participants
+        self._note_successors()
+
+    def rename(self, participant: ParticipantId, name: str) -> None:
+        self.members[participant] = msgspec.structs.replace(self.members[participant], name=name)
+
+    def note_chat_default(self) -> None:
+        self._chat_default.append(Change(self.index, self.chat_default))
+
+    def set_chat(self, participant: ParticipantId, allowed: bool, cuts: list[Cut]) -> None:
+        """Of one participant, or (0) of everybody without a setting of its own."""
+        silent = [i for i in self.members if not self.chat.get(i, self.chat_default)]
+        if participant:
+            self.chat[participant] = allowed
+            self._chat.setdefault(participant, []).append(Change(self.index, allowed))
+            silenced = {participant}
+        else:
+            self.chat_default = allowed
+            self.note_chat_default()
+            silenced = {i for i in self.members if i not in self.chat}
+        if not allowed:
+            self._cut(cuts, (Channel.CHAT,), silenced)
+        self._chat_since.update({i: self.index for i in silent if self.chat.get(i, self.chat_default)})
+
+    def remove(self, participants: set[ParticipantId], cuts: list[Cut]) -> None:
+        self._cut(cuts, CUT_CHANNELS, participants)
+        for participant in participants:
+            self._drop(participant)
+        if self.presenter in participants:
+            self.set_presenter(NOBODY)
+        if self.control in participants:
+            self.control = NOBODY
+
+    def _drop(self, participant: ParticipantId) -> None:
+        self._gone[participant] = self.index
+        self.departed[participant] = self.members.pop(participant)
+        self.chat.pop(participant, None)
+        if participant in self.successors:
+            self.set_successors([i for i in self.successors if i != participant])
 
     def _cut(self, cuts: list[Cut], channels: tuple[int, ...], participants: set[ParticipantId]) -> None:
         """Their right on these channels ended now; a stream without a cut in the entry counts no further than nothing."""
@@ -252,17 +337,8 @@ class State:
             for channel in channels:
                 self._ended.setdefault((participant, channel), []).append(Ended(self.index, named.get((participant, channel), -1)))
 
-    def _remove(self, participants: set[ParticipantId], cuts: list[Cut]) -> None:
-        self._cut(cuts, (Channel.CHAT, Channel.FILE), participants)
-        for participant in participants:
-            self._gone[participant] = self.index
-            self.departed[participant] = self.members.pop(participant)
-            self.chat.pop(participant, None)
-        if self.presenter in participants:
-            self._set_presenter(NOBODY)
-        if self.control in participants:
-            self.control = NOBODY
-        self.successors = [i for i in self.successors if i not in participants]
+    def _note_successors(self) -> None:
+        self._successors.append(Change(self.index, tuple(self.successors)))
 
 
 def _value_at(changes: list[Change], index: int, otherwise: Any) -> Any:
@@ -271,159 +347,3 @@ def _value_at(changes: list[Change], index: int, otherwise: Any) -> Any:
         if change.index <= index:
             return change.value
     return otherwise
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`writer`: who causes the entry. `refuses`: why it is illegal, or "". `effect`: what it does (the index has moved already)."""
-
-    writer: str
-    refuses: Callable[[State, Any], str]
-    effect: Callable[[State, Any], None]
-
-
-def _refuse_open(state: State, entry: log.Open) -> str:
-    if entry.session != state.session.to_bytes(8, "big") or entry.meeting_key != state.meeting_key:
-        return "the log of another session"
-    if entry.organizer.signing_key != entry.meeting_key or entry.organizer.role != Role.ORGANIZER:
-        return "the organizer does not hold the meeting key"
-    return "" if entry.epoch == 1 else "a session begins in epoch 1"
-
-
-def _open(state: State, entry: log.Open) -> None:
-    state.organizer = ParticipantId(entry.organizer.id)
-    state.members[state.organizer] = entry.organizer
-    state.ever.add(state.organizer)
-    state.epoch = Epoch(entry.epoch)
-    state._present[state.organizer] = state._chat_since[state.organizer] = state.index
-    state.chat[state.organizer] = True  # a setting of its own: silencing everybody does not silence the organizer
-    state._chat[state.organizer] = [Change(state.index, True)]
-    state._chat_default.append(Change(state.index, state.chat_default))
-
-
-def _refuse_admit(state: State, entry: log.Admit) -> str:
-    ids = [member.id for member in entry.members]
-    if len(set(ids)) != len(ids) or any(i in state.ever for i in ids):
-        return "a participant ID is used once"
-    if not ids and not entry.others:
-        return "nobody is admitted"
-    return _refuse_epoch_number(state, entry.epoch)
-
-
-def _refuse_epoch_number(state: State, epoch: int) -> str:
-    return "" if epoch == state.epoch + 1 and epoch >> 24 == state.epoch >> 24 else "epochs follow each other"
-
-
-def _admit(state: State, entry: log.Admit) -> None:
-    for member in entry.members:
-        participant = ParticipantId(member.id)
-        state.members[participant] = member
-        state.ever.add(participant)
-        state._present[participant] = state._chat_since[participant] = state.index
-    state.epoch = Epoch(entry.epoch)
-    state.epoch_digest = b""
-
-
-def _refuse_leave(state: State, entry: log.Leave) -> str:
-    if state.organizer in entry.participants:
-        return "the organizer hands over or ends"
-    return _refuse_members(state, entry.participants)
-
-
-def _refuse_members(state: State, participants: list[int]) -> str:
-    return "" if all(i in state.members for i in participants) and len(set(participants)) == len(participants) else "not a member"
-
-
-def _leave(state: State, entry: log.Leave) -> None:
-    state._remove({ParticipantId(i) for i in entry.participants}, entry.cuts)
-
-
-def _refuse_dismiss(state: State, entry: log.Dismiss) -> str:
-    return "nobody dismisses the organizer" if entry.participant == state.organizer else _refuse_members(state, [entry.participant])
-
-
-def _dismiss(state: State, entry: log.Dismiss) -> None:
-    state._remove({ParticipantId(entry.participant)}, entry.cuts)
-    state.knock = True
-
-
-def _refuse_nobody_or_member(state: State, entry: log.Presenter | log.Control) -> str:
-    return _refuse_members(state, [entry.participant]) if entry.participant else ""
-
-
-def _refuse_control(state: State, entry: log.Control) -> str:
-    if entry.participant and not state.presenter:
-        return "nobody presents"
-    if entry.participant and entry.participant == state.presenter:
-        return "the presenter has its own hands"
-    return _refuse_nobody_or_member(state, entry)
-
-
-def _control(state: State, entry: log.Control) -> None:
-    state.control, state.control_since = ParticipantId(entry.participant), state.index
-
-
-def _chat(state: State, entry: log.Chat) -> None:
-    silent = [i for i in state.members if not state.chat.get(i, state.chat_default)]
-    if entry.participant:
-        participant = ParticipantId(entry.participant)
-        state.chat[participant] = entry.allowed
-        state._chat.setdefault(participant, []).append(Change(state.index, entry.allowed))
-        silenced = {participant}
-    else:
-        state.chat_default = entry.allowed
-        state._chat_default.append(Change(state.index, entry.allowed))
-        silenced = {i for i in state.members if i not in state.chat}
-    if not entry.allowed:
-        state._cut(entry.cuts, (Channel.CHAT,), silenced)
-    state._chat_since.update({i: state.index for i in silent if state.chat.get(i, state.chat_default)})
-
-
-def _lock(state: State, entry: log.Lock) -> None:
-    state.locked = entry.locked
-
-
-def _knock(state: State, entry: log.Knock) -> None:
-    state.knock = entry.required
-
-
-def _rename(state: State, entry: log.Rename) -> None:
-    participant = ParticipantId(entry.participant)
-    state.members[participant] = msgspec.structs.replace(state.members[participant], name=entry.name)
-
-
-def _epoch(state: State, entry: log.EpochEntry) -> None:
-    state.epoch = Epoch(entry.epoch)
-    state.epoch_digest = entry.digest
-
-
-def _successors(state: State, entry: log.Successors) -> None:
-    state.successors = [ParticipantId(i) for i in entry.participants]
-
-
-def _end(state: State, entry: log.End) -> None:
-    state.ended = True
-
-
-def _never(state: State, entry: object) -> str:
-    return ""
-
-
-RULES: Final[dict[type, Rule]] = {
-    log.Open: Rule("the organizer, once", _refuse_open, _open),
-    log.Admit: Rule("the organizer, for guests whose secret matched", _refuse_admit, _admit),
-    log.Leave: Rule("the organizer, for members who said so or were away for 120 s", _refuse_leave, _leave),
-    log.Dismiss: Rule("the organizer", _refuse_dismiss, _dismiss),
-    log.Presenter: Rule(
-        "the organizer, by itself or at the presenter's wish", _refuse_nobody_or_member, lambda s, e: s._set_presenter(e.participant)
-    ),
-    log.Control: Rule("the organizer, at the presenter's wish", _refuse_control, _control),
-    log.Chat: Rule("the organizer", lambda s, e: _refuse_members(s, [e.participant]) if e.participant else "", _chat),
-    log.Lock: Rule("the organizer", _never, _lock),
-    log.Knock: Rule("the organizer", _never, _knock),
-    log.Rename: Rule("the organizer", lambda s, e: _refuse_members(s, [e.participant]), _rename),
-    log.EpochEntry: Rule("the organizer, when its node has taken every wrapped key", lambda s, e: _refuse_epoch_number(s, e.epoch), _epoch),
-    log.Successors: Rule("the organizer", lambda s, e: _refuse_members(s, e.participants), _successors),
-    log.End: Rule("the organizer", _never, _end),
-}
-"""Kinds that are not here (hand-over, take-over, yield) have their bytes in `endpoint.log` and are refused as illegal until they are served."""

@@ -17,7 +17,7 @@ from mcs.limits import END_GRACE, KEEP_FOR, MAX_GRANTS, SUCCESSOR_AFTER
 from wire.control import MAX_ENTRIES, VERSION, Facts, Grant, Hello
 from wire.errors import CloseReason
 from wire.ids import Channel, ParticipantId, RoleToken, SessionId
-from wire.packet import Flag, PacketHeader
+from wire.packet import CLEAR, PacketHeader
 
 _NO_TOKEN: Final = bytes(RoleToken.SIZE)
 
@@ -75,7 +75,7 @@ class Admission:
         holder = participant == self.office
         if self.ended_at is not None and not (holder and header.channel == Channel.LOG and now - self.ended_at < END_GRACE):
             return Pass.OVER
-        if header.flags & Flag.CLEAR:
+        if header.flags & CLEAR:
             return Pass.CLEAR if holder or header.recipient == self.office else Pass.NOT_HANDSHAKE
         if header.channel == Channel.LOG:
             return Pass.FORWARD if holder else Pass.NOT_OFFICE

@@ -12,10 +12,11 @@ from typing import Annotated, ClassVar, Final
 import msgspec
 from msgspec import Meta
 
+from endpoint.chair import Chair
 from endpoint.cli.keys import MAX_LINE
 from endpoint.cli.room import Room
 from endpoint.errors import EndpointError, NotAllowed
-from endpoint.organizer import Organizer
+from endpoint.screen.picture import ScreenError
 from wire.ids import EVERYONE
 
 
@@ -62,6 +63,37 @@ def _resume(room: Room, order: Order) -> None:
     room.presenter.resume()
 
 
+def _share(room: Room, order: Order) -> None:
+    if room.presenter is None:
+        raise NothingShared
+    room.presenter.start()
+
+
+def _unshare(room: Room, order: Order) -> None:
+    if room.presenter is None:
+        raise NothingShared
+    room.presenter.stop()
+
+
+def _lend(room: Room, order: Order) -> None:
+    if room.lender is None:
+        raise NothingShared("Only a desktop's mouse and keyboard can be lent.")
+    room.session.lend(room.find(order.name))
+
+
+def _take(room: Room, order: Order) -> None:
+    if room.lender is not None:
+        room.lender.take_back()
+
+
+def _view(room: Room, order: Order) -> None:
+    if room.view is not None:
+        try:
+            room.view()
+        except ScreenError as error:
+            raise NothingShared(error.sentence) from None
+
+
 def _present(room: Room, order: Order) -> None:
     who = room.find(order.name) if order.name else room.session.me
     room.session.act(lambda organizer, now: organizer.appoint(who, now))
@@ -89,7 +121,7 @@ def _lock(room: Room, order: Order) -> None:
 
 
 def _unlock(room: Room, order: Order) -> None:
-    def act(organizer: Organizer, now: float) -> None:
+    def act(organizer: Chair, now: float) -> None:
         organizer.lock(False, now)
         organizer.knock(False, now)
 
@@ -103,6 +135,11 @@ def _finish(room: Room, order: Order) -> None:
 COMMANDS: Final[dict[str, Command]] = {
     "pause": Command("/pause", "stop sending the screen; viewers keep the last picture", _pause),
     "resume": Command("/resume", "go on sending it", _resume),
+    "share": Command("/share", "begin to share your screen, when you present", _share),
+    "unshare": Command("/unshare", "end the share; you stay the presenter", _unshare),
+    "lend": Command("/lend NAME", "lend your mouse and keyboard; the key Pause takes them back at once", _lend),
+    "take": Command("/take", "take mouse and keyboard back", _take),
+    "view": Command("/view", "open the window that shows the screen", _view),
     "present": Command("/present [NAME]", "who presents from now on; without a name you", _present, host=True),
     "stop": Command("/stop", "nobody presents", _nobody, host=True),
     "mute": Command("/mute NAME", "take the right to chat", _chat_right(False), host=True),

@@ -1,6 +1,7 @@
 """One running session as the command line sees it: the session, what is shared, what is watched, and facts about them."""
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final
@@ -9,8 +10,8 @@ import trio
 
 from endpoint.errors import EndpointError
 from endpoint.invitation import Badge, Invitation
-from endpoint.organizer import Organizer
 from endpoint.present import OnAir, Presenter
+from endpoint.remote_control import Lender
 from endpoint.screen.source import Source
 from endpoint.screen.viewer import PngViewer
 from endpoint.session import Session
@@ -62,12 +63,14 @@ class Room:
     finish: trio.Event  # set: leave, or end
     presenter: Presenter | None = None
     source: Source | None = None
+    lender: Lender | None = None
+    view: Callable[[], None] | None = None  # opens the viewer's window again
     dropped: Counter[str] = field(default_factory=Counter)
     _rates: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     @property
     def hosting(self) -> bool:
-        return isinstance(self.session.member, Organizer)
+        return self.session.member.organizes
 
     @property
     def title(self) -> str:

@@ -133,7 +133,7 @@ async def host(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> No
                 case "hands":
                     say("hands", done=lender.done, dropped=dict(lender.dropped), holder=lender.holder)
                 case "cost":
-                    say("cost", admission_cpu=session.admission_cpu, judged=organizer.reception.judged)
+                    say("cost", admission_cpu=session.admission_cpu, judged=organizer.chair.lobby.reception.judged)
                 case "end":
                     await session.end()
                     break

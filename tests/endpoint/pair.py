@@ -8,6 +8,7 @@ from crypto.signing import ExchangeKey, MessageHash, SigningKey
 from crypto.suite import LABEL_SIGNATURE
 from endpoint import log
 from endpoint.channel import INDEX, Channels
+from endpoint.member import Member
 from endpoint.state import State
 from wire.ids import EVERYONE, UNICAST_EPOCH, Channel, Epoch, ParticipantId, SessionId
 from wire.packet import SIGNED_CHANNELS, Flag, pack_header
@@ -83,22 +84,29 @@ class Peer:
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool:
         return self.state.may_send(sender, channel, index, counter)
 
-    def check_log(self, content: bytes, counter: int) -> None:
+    def check_log(self, sender: ParticipantId, content: bytes, counter: int) -> None:
         log.parse_log_untrusted(content, SIGNING[OLGA].public, counter)
 
     # a modified client
 
     def craft(self, channel: int, content: bytes, flags: int, to: ParticipantId = EVERYONE, *, signer: SigningKey | None = None) -> bytes:
-        """One packet with any flags and any content, sealed and (where the channel is signed) signed as it should be."""
-        epoch, sealer = self.keyring.sealer(to, channel)
-        header = pack_header(flags, channel, SESSION, self.me, to, Epoch(epoch) if to == EVERYONE else UNICAST_EPOCH, sealer.last + 1)
-        if channel in SIGNED_CHANNELS:
-            content = INDEX.pack(self.index, self.state.head[:16]) + content
-            if flags & Flag.LAST:
-                digest = MessageHash(self.channels._base if channel == Channel.SCREEN else b"")
-                digest.update(header, content)
-                content = (signer or SIGNING[self.me]).sign(LABEL_SIGNATURE, digest.digest()) + content
-        return sealer.seal(header, sealer.last + 1, content)
+        return craft(self, channel, content, flags, to, signer=signer)
+
+
+def craft(
+    member: Peer | Member, channel: int, content: bytes, flags: int, to: ParticipantId = EVERYONE, *, signer: SigningKey | None = None
+) -> bytes:
+    """One packet with any flags and any content, sealed and (where the channel is signed) signed as it should be."""
+    channels = member.channels
+    epoch, sealer = member.keyring.sealer(to, channel)
+    header = pack_header(flags, channel, channels.session, member.me, to, Epoch(epoch) if to == EVERYONE else UNICAST_EPOCH, sealer.last + 1)
+    if channel in SIGNED_CHANNELS:
+        content = INDEX.pack(member.index, member.state.head[:16]) + content
+        if flags & Flag.LAST:
+            digest = MessageHash(channels._base if channel == Channel.SCREEN else b"")
+            digest.update(header, content)
+            content = (signer or channels._key).sign(LABEL_SIGNATURE, digest.digest()) + content
+    return sealer.seal(header, sealer.last + 1, content)
 
 
 def recipient(channel: int) -> ParticipantId:

@@ -31,7 +31,11 @@ class Room:
         self.secret = secrets.token_bytes(32)
         self.meeting_key = SigningKey.generate()
         self.password = password
-        self.members: dict[ParticipantId, Guest | Organizer] = {}
+        self.members: dict[ParticipantId, Member] = {}
+        self.office = ParticipantId(0)  # whom the relay lets write channel 1
+        self.successors: list[int] = []  # whom it would let take the office
+        self.office_gone_at: float | None = None
+        self.withheld: dict[ParticipantId, list[bytes]] = defaultdict(list)  # channel 1 of others, as their outbox keeps it
         self.readers: dict[ParticipantId, HaveVector] = {}
         self.linked: set[ParticipantId] = set()
         self.fresh: set[ParticipantId] = set()
@@ -43,6 +47,7 @@ class Room:
         verifier = make_verifier(self.session, self.secret, password)
         self.organizer = Organizer(self.ticket(1, Role.ORGANIZER), self.meeting_key, verifier, "Olga", self.now)
         self.members[self.organizer.me] = self.organizer
+        self.office = self.organizer.me
         self.link(self.organizer.me)
         self.run()
 
@@ -73,17 +78,41 @@ class Room:
         member = self.members[participant]
         self.linked.add(participant)
         self.readers[participant] = HaveVector(member.have.positions())
-        office = self.organizer.me
+        office = self.office
+        if participant == office:
+            self.office_gone_at = None
         key = self.has.last(Stream(office, participant, Channel.KEY))
-        member.linked(key, self.has.last(Stream(office, EVERYONE, Channel.LOG)), self.now)
-        if isinstance(member, Guest):
-            member.office(office, self.now)
+        member.taken([(*s, c) for s, c in self._has_of(participant)], self.now)
+        member.linked(office, key, self.has.last(Stream(office, EVERYONE, Channel.LOG)), self.now)
         for packet in self.ring:
             self._deliver(participant, packet)
 
     def unlink(self, participant: ParticipantId) -> None:
         self.linked.discard(participant)
         self.members[participant].unlinked()
+        if participant == self.office:
+            self.office_gone_at = self.now
+
+    def kill(self, participant: ParticipantId) -> Member:
+        """Its process is gone, with everything that it had not sent."""
+        self.unlink(participant)
+        return self.members.pop(participant)
+
+    def _has_of(self, participant: ParticipantId) -> list[tuple[Stream, int]]:
+        return [(Stream(ParticipantId(s), ParticipantId(r), c), n) for s, r, c, n in self.has.positions() if s == participant]
+
+    def pass_office(self, to: ParticipantId, successors: list[int]) -> None:
+        """Everybody here learns whom the relay lets write channel 1."""
+        self.office, self.successors = to, list(successors)
+        self.office_gone_at = None if to in self.linked else self.now
+        for participant in list(self.linked):
+            self.members[participant].control(Office(to, list(successors)), self.now)
+        if to in self.linked:
+            here = sorted(map(int, self.linked))
+            self.members[to].control(Presence(here, sorted(set(map(int, self.members)) - set(here))), self.now)
+        waiting, self.withheld[to] = self.withheld[to], []
+        for packet in waiting:
+            self._take(to, packet)
 
     def run(self, seconds: float = 0.0, step: float = 0.25) -> None:
         """Let everything happen that can, then let time pass."""
@@ -114,10 +143,11 @@ class Room:
                     self._take(participant, member.out.popleft())
                 self.seen[participant].extend(member.events)
                 member.events.clear()
-            if not moving and self.organizer.batch_due() is not None:
-                self.now = max(self.now, self.organizer.batch_due() or 0.0)
-                self.organizer.tick(self.now)
-                moving = bool(self.organizer.out)
+            office = self.members.get(self.office)
+            if not moving and office is not None and office.batch_due() is not None:
+                self.now = max(self.now, office.batch_due() or 0.0)
+                office.tick(self.now)
+                moving = bool(office.out)
 
     def _take(self, sender: ParticipantId, item: bytes | Control) -> None:
         if isinstance(item, Have):
@@ -129,11 +159,21 @@ class Room:
         if isinstance(item, Revoke):
             self.linked.discard(ParticipantId(item.participant))
             return
+        if isinstance(item, Office):
+            empty = self.office_gone_at is not None and self.now - self.office_gone_at >= 60.0
+            may = sender == self.office or (empty and sender in self.successors and item.participant == sender)
+            if may and sender in self.linked and (item.participant, item.successors) != (self.office, self.successors):
+                self.pass_office(ParticipantId(item.participant), item.successors)
+            return
         if not isinstance(item, bytes):
-            assert isinstance(item, Admitted | Office | End)
+            assert isinstance(item, Admitted | End)
+            return
+        header = parse_packet_untrusted(item)
+        if header.channel == Channel.LOG and sender != self.office:
+            if not self.members[sender].stood_up:
+                self.withheld[sender].append(item)
             return
         self.wire.append(item)
-        header = parse_packet_untrusted(item)
         if header.flags & Flag.CLEAR:
             self._pass(header.recipient, item)
             return
@@ -143,8 +183,8 @@ class Room:
         for participant in list(self.linked):
             if participant != sender:
                 self._deliver(participant, item)
-        if sender == self.organizer.me:
-            self.organizer.taken(self.has.positions(), self.now)
+        if sender in self.members and sender in self.linked:
+            self.members[sender].taken(self.has.positions(), self.now)
 
     def _deliver(self, participant: ParticipantId, packet: bytes) -> None:
         header = parse_packet_untrusted(packet)
@@ -163,7 +203,7 @@ class Room:
             self.members[participant].receive_untrusted(arrived, self.now)
 
     def presence(self, here: list[int], away: list[int]) -> None:
-        self.organizer.control(Presence(here, away), self.now)
+        self.members[self.office].control(Presence(here, away), self.now)
 
     def events(self, member: Member, kind: type[E]) -> list[E]:
         return [event for event in self.seen[member.me] if isinstance(event, kind)]

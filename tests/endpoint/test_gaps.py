@@ -58,13 +58,13 @@ def test_a_member_that_lost_a_log_entry_asks_and_goes_on() -> None:
     ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
     room.run(6.0)  # a heartbeat: from here on Ben's log is strictly in order
     lose(room, ben.me, lambda header: header.channel == Channel.LOG)
-    room.organizer.appoint(ana.me, room.now)
+    room.organizer.chair.appoint(ana.me, room.now)
     room.run(0.5)
     room.meddle = None
     room.run(20.0)
     assert ben.state.presenter == ana.me
     assert [event.participant for event in room.events(ben, events.PresenterChanged)] == [ana.me]
-    room.organizer.appoint(EVERYONE, room.now)
+    room.organizer.chair.appoint(EVERYONE, room.now)
     room.run(1.0)
     assert ben.state.presenter == 0
     assert ben.dropped["withheld"] == 1

@@ -70,7 +70,7 @@ def test_G22_a_relay_that_swaps_keys_in_message_1_ends_the_join(field: int, name
     (2, b"\1" * 384, "wrong-secret"),  # B
     (2, bytes(384), "handshake-malformed"),  # B = 0 would make S known to everyone
     (2, b"\xff" * 384, "handshake-malformed"),
-    (3, SigningKey.from_seed(bytes(32)).public, "organizer-wrong"),
+    (3, SigningKey.from_seed(bytes(32)).public, "wrong-secret"),  # whose it should be is known with message 4
     (4, ExchangeKey.from_bytes(b"\1" * 32).public, "wrong-secret"),
     (5, bytes(16), "wrong-secret"),  # the nonce
 ], ids=["salt", "B", "B of 0", "B of N and more", "signing key", "exchange key", "nonce"])  # fmt: skip
@@ -188,7 +188,7 @@ def test_a_spoofed_refusal_is_no_more_than_a_hint_before_the_join_and_nothing_af
     assert ana.joined
     assert ana.failure is None
     ben = Guest(room.ticket(3), room.password, "Ben")
-    ben.linked(-1, -1, room.now)
+    ben.linked(ParticipantId(0), -1, -1, room.now)
     ben.office(room.organizer.me, room.now)
     for reason, sender, attempt in (("anything", None, 0), ("", None, 0), ("wrong-secret", 99, 0), ("wrong-secret", None, 7)):
         spoof(room, ben, reason, sender=sender, attempt=attempt)
@@ -293,7 +293,7 @@ def test_an_organizer_that_never_answers_is_given_up_by_name() -> None:
 def test_a_relay_that_knows_no_organizer_is_given_up_by_name() -> None:
     room = Room()
     ana = Guest(room.ticket(2), room.password, "Ana")
-    ana.linked(-1, -1, room.now)
+    ana.linked(ParticipantId(0), -1, -1, room.now)
     ana.office(ParticipantId(0), room.now)
     ana.tick(room.now + JOIN_WITHIN - 1)
     assert ana.failure is None
@@ -309,7 +309,7 @@ def test_a_changed_office_begins_the_try_anew_and_nobody_counts_it() -> None:
     room.fresh.add(ana.me)
     room.linked.add(ana.me)
     room.readers[ana.me] = type(room.has)()
-    ana.linked(-1, -1, room.now)
+    ana.linked(ParticipantId(0), -1, -1, room.now)
     ana.office(ParticipantId(99), room.now)  # a relay that has not heard of the new one
     (job,) = ana.jobs
     ana.jobs.clear()
@@ -321,7 +321,7 @@ def test_a_changed_office_begins_the_try_anew_and_nobody_counts_it() -> None:
     assert ana.joined
     counters = {parse_packet_untrusted(p).counter for p in room.wire if p[1] & Flag.CLEAR}
     assert counters == {5, 6, 7, 8}, "the second try"
-    assert not room.organizer.reception._failures
+    assert not room.organizer.chair.lobby.reception._failures
 
 
 def test_the_office_cannot_restart_what_has_failed_or_is_in() -> None:

@@ -23,7 +23,7 @@ def presented() -> Room:
     room = Room()
     room.admitted(2, "Ana")
     room.admitted(3, "Ben")
-    room.organizer.appoint(room.organizer.me, room.now)
+    room.organizer.chair.appoint(room.organizer.me, room.now)
     room.run()
     return room
 
@@ -31,7 +31,7 @@ def presented() -> Room:
 def test_G10_hands_that_were_lent_reach_the_presenter_alone() -> None:
     room = presented()
     olga, ana, ben = room.organizer, room.members[ANA], room.members[BEN]
-    olga.lend(ana.me, room.now)
+    olga.chair.lend(ana.me, room.now)
     room.run()
     assert [e.participant for e in room.events(ben, events.ControlChanged)] == [ana.me]
     ana.handle(HELLO)
@@ -57,17 +57,17 @@ def test_G10_a_modified_client_without_the_grant_is_dropped_by_name() -> None:
 def test_G11_the_next_event_after_the_end_of_a_grant_is_ignored(ending: str) -> None:
     room = presented()
     olga, ana, ben = room.organizer, room.members[ANA], room.members[BEN]
-    olga.lend(ana.me, room.now)
+    olga.chair.lend(ana.me, room.now)
     room.run()
     match ending:
         case "taken back":
-            olga.lend(EVERYONE, room.now)
+            olga.chair.lend(EVERYONE, room.now)
         case "lent to another":
-            olga.lend(ben.me, room.now)
+            olga.chair.lend(ben.me, room.now)
         case "presenter changes":
-            olga.appoint(ben.me, room.now)
+            olga.chair.appoint(ben.me, room.now)
         case "she leaves":
-            olga.dismiss(ana.me, room.now)
+            olga.chair.dismiss(ana.me, room.now)
     assert olga.state.control != ana.me
     ana.handle(HELLO)  # sealed before she hears of it
     room.run()
@@ -77,7 +77,7 @@ def test_G11_the_next_event_after_the_end_of_a_grant_is_ignored(ending: str) -> 
 def test_G11_input_of_an_older_grant_is_not_executed_under_a_new_one() -> None:
     room = presented()
     olga, ana = room.organizer, room.members[ANA]
-    olga.lend(ana.me, room.now)
+    olga.chair.lend(ana.me, room.now)
     room.run()
     late: list[bytes] = []
 
@@ -91,8 +91,8 @@ def test_G11_input_of_an_older_grant_is_not_executed_under_a_new_one() -> None:
     ana.handle(HELLO)
     room.run()
     room.meddle = None
-    olga.lend(EVERYONE, room.now)
-    olga.lend(ana.me, room.now)
+    olga.chair.lend(EVERYONE, room.now)
+    olga.chair.lend(ana.me, room.now)
     room.run()
     olga.receive_untrusted(late[0], room.now)
     assert olga.dropped["no-right"] == 1
@@ -104,7 +104,7 @@ def test_G11_input_of_an_older_grant_is_not_executed_under_a_new_one() -> None:
 def test_a_presenter_who_does_not_organize_lends_by_asking() -> None:
     room = presented()
     olga, ana, ben = room.organizer, room.members[ANA], room.members[BEN]
-    olga.appoint(ana.me, room.now)
+    olga.chair.appoint(ana.me, room.now)
     room.run()
     ben.request(Request(Verb.CONTROL, ben.me), room.now)
     room.run()

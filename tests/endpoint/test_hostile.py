@@ -47,7 +47,7 @@ class Meeting:
 def meeting() -> Meeting:
     room = Room()
     ana, ben, cleo = room.admitted(2, "Ana"), room.admitted(3, "Ben"), room.admitted(4, "Cleo")
-    room.organizer.appoint(ana.me, room.now)
+    room.organizer.chair.appoint(ana.me, room.now)
     room.run()
     ana.screen_packets(bytes(20_000), restart=True, snapshot=True)
     ana.screen_packets(b"\0" + bytes(40_000), restart=True)
@@ -131,7 +131,7 @@ def test_G26_thousands_of_altered_packets_change_nothing_and_the_session_goes_on
         speaker.chat(f"still here {number}")
     held.ana.screen_packets(b"\0next", restart=False)
     room.run()
-    room.organizer.allow_chat(held.ben.me, False, room.now)
+    room.organizer.chair.allow_chat(held.ben.me, False, room.now)
     room.run()
     for each in (held.ana, held.ben, room.organizer):
         assert sorted(text for _, text in room.chat(each))[-3:] == [f"still here {number}" for number in range(3)]
@@ -195,7 +195,7 @@ def test_G27_no_key_and_counter_ever_meet_twice(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Sealer, "seal", sealing)
     held = meeting()
     room = held.room
-    room.organizer.dismiss(ParticipantId(5), room.now)
+    room.organizer.chair.dismiss(ParticipantId(5), room.now)
     room.run(1.0)
     room.run(3700.0, step=60.0)
     for number in range(5):
@@ -204,11 +204,11 @@ def test_G27_no_key_and_counter_ever_meet_twice(monkeypatch: pytest.MonkeyPatch)
         room.run(1.0)
         room.link(held.ben.me)
         room.run(1.0)
-    room.organizer.knock(False, room.now)
+    room.organizer.chair.knock(False, room.now)
     for participant in (20, 21, 22):
         room.admitted(participant, "again").chat("hello")
         room.run(1.0)
-    room.organizer.end(room.now)
+    room.organizer.chair.end(room.now)
     room.run()
     sealed = [parse_packet_untrusted(p) for p in room.wire if not p[1] & Flag.CLEAR]
     assert len(sealed) > 60
@@ -227,7 +227,7 @@ def test_G27_no_key_and_counter_ever_meet_twice(monkeypatch: pytest.MonkeyPatch)
 def test_B01_G22_nothing_that_a_server_sees_holds_a_secret_or_a_word() -> None:
     room = Room("canyon-purse-alien-sound")
     ana, ben = room.admitted(2, "Anastasia"), room.admitted(3, "Benjamin")
-    room.organizer.appoint(ana.me, room.now)
+    room.organizer.chair.appoint(ana.me, room.now)
     room.run()
     picture = random.Random(7).randbytes(9000)
     ana.chat("the merger is on Thursday " * 40)

@@ -38,9 +38,9 @@ ENTRIES: st.SearchStrategy[log.Fields] = st.one_of(
     st.builds(log.Rename, ID, NAME),
     st.builds(log.EpochEntry, U32, HASH),
     st.builds(log.HandOver, ID, HASH, HASH, SIGNATURE, U32),
-    st.builds(log.Successors, st.lists(ID, max_size=16)),
+    st.builds(log.Successors, st.lists(st.tuples(ID, HASH), max_size=16)),
     st.builds(log.TakeOver, ID, U32),
-    st.builds(log.Yield, HASH),
+    st.builds(log.Yield, HASH, SIGNATURE),
     st.just(log.End()),
 )
 """Every kind, with every field anywhere within its limits."""

@@ -7,9 +7,9 @@ from endpoint import events, log
 from endpoint.errors import Congested, NotAllowed, SessionOver, TooLong
 from endpoint.guest import Guest
 from endpoint.held import HOLD_FOR, MAX_HELD, Held, Outcome
-from endpoint.member import MAX_UNSENT
 from endpoint.messages import MAX_TEXT, ChatLine, GroupKey, LogSnapshot, encode
 from endpoint.pulse import MISSING_AFTER
+from endpoint.speaker import MAX_UNSENT
 from tests.endpoint.room import Room
 from wire.ids import EVERYONE, Channel, ParticipantId, Stream
 
@@ -41,7 +41,7 @@ def test_a_heartbeat_that_names_an_older_entry_of_ours_is_no_fork_and_no_sign_of
     room, ana, _ = two()
     index = ana.state.index - 1
     head = ana.state.head_at(index) or b""
-    room.organizer._beat = lambda now: None  # type: ignore[method-assign]
+    room.organizer.chair._beat = lambda now: None  # type: ignore[method-assign]
     for _ in range(15):
         room.organizer.out.extend(beat(room, index, head))
         room.run(1.0, step=1.0)
@@ -84,7 +84,7 @@ def test_B02_a_wrapped_key_under_another_head_is_a_fork() -> None:
     for packet in room.organizer.channels.seal(Channel.KEY, encode(wrong), ana.me):
         ana.receive_untrusted(packet, room.now)
     assert ana.dropped["fork"] == 1
-    assert 9 not in ana._keys
+    assert 9 not in ana.keys._keys
 
 
 def test_keys_from_a_member_are_not_the_organizers() -> None:
@@ -105,13 +105,13 @@ def adopted(room: Room, ana: Guest, message: LogSnapshot) -> str:
 
 def test_B02_no_snapshot_takes_a_member_back_or_elsewhere() -> None:
     room, ana, _ = two()
-    old = room.organizer._snapshot()
-    room.organizer.lock(True, room.now)
+    old = room.organizer.chair.snapshot()
+    room.organizer.chair.lock(True, room.now)
     room.run()
     assert adopted(room, ana, old) == "unchanged"
     assert ana.dropped["snapshot-old"] == 1
     assert ana.state.locked
-    now = room.organizer._snapshot()
+    now = room.organizer.chair.snapshot()
     assert adopted(room, ana, LogSnapshot(now.state, now.start, bytes(64))) == "entry-forged"
     assert adopted(room, ana, LogSnapshot(now.state, encode([]), now.signature)) == "entry-forged"
     elsewhere = Room()
@@ -121,7 +121,7 @@ def test_B02_no_snapshot_takes_a_member_back_or_elsewhere() -> None:
         assert adopted(room, ana, LogSnapshot(body, now.start, signature)) == "entry-malformed"
     signature = room.meeting_key.sign(b"parley snap 1", room.session.to_bytes(8, "big"), now.state, b"\xc1")
     assert adopted(room, ana, LogSnapshot(now.state, b"\xc1", signature)) == "content-malformed"
-    other = elsewhere.organizer._snapshot()
+    other = elsewhere.organizer.chair.snapshot()
     assert adopted(room, ana, other) == "entry-forged", "of another session"
 
 
@@ -167,7 +167,7 @@ def test_what_waits_for_a_link_is_bounded_and_a_right_that_ends_ends_it() -> Non
         ana.chat(f"{number}")
     with pytest.raises(Congested):
         ana.chat("one too many")
-    room.organizer.allow_chat(ana.me, False, room.now)
+    room.organizer.chair.allow_chat(ana.me, False, room.now)
     room.run()
     room.link(ana.me)
     room.run()
@@ -208,7 +208,7 @@ def test_only_the_presenter_says_anything_of_the_screen() -> None:
     room, ana, _ = two()
     with pytest.raises(NotAllowed):
         ana.screen_packets(b"x", restart=True)
-    room.organizer.appoint(ana.me, room.now)
+    room.organizer.chair.appoint(ana.me, room.now)
     room.run()
     ana.screen_packets(b"\0x", restart=True)
     room.unlink(ana.me)
@@ -221,7 +221,7 @@ def test_G04_after_the_end_nothing_is_said_and_nothing_is_opened() -> None:
     ana.chat("before")
     room.run()
     recorded = list(room.wire)
-    room.organizer.end(room.now)
+    room.organizer.chair.end(room.now)
     room.run()
     seen = len(room.seen[ben.me])
     for packet in recorded:

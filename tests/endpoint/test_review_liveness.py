@@ -47,7 +47,7 @@ def test_a_log_entry_that_died_with_a_relay_is_made_up_for() -> None:
     ben = room.admitted(2, "Ben")
     room.run(6.0)
     room.meddle = lambda to, packet: [] if packet[2] == Channel.LOG else [packet]
-    room.organizer.appoint(ben.me, room.now)
+    room.organizer.chair.appoint(ben.me, room.now)
     room.run()
     room.meddle = None
     room.run(30.0, step=0.5)
@@ -91,7 +91,7 @@ def test_what_one_member_has_others_hold_crowds_out_nobody_else() -> None:
         ben.receive_untrusted(header + bytes(100), room.now)
     late: list[bytes] = []
     room.meddle = lambda to, packet: late.append(packet) or [] if to == ben.me and packet[2] == Channel.LOG else [packet]  # type: ignore[func-returns-value]
-    room.organizer.lock(True, room.now)
+    room.organizer.chair.lock(True, room.now)
     room.run()
     ana.chat("I know more than you")
     room.run()
@@ -134,9 +134,9 @@ def test_a_dismissal_without_a_link_reaches_the_relay_with_the_next_one() -> Non
     mallory = room.admitted(4, "Mallory")
     organizer = room.organizer
     room.unlink(organizer.me)
-    organizer.dismiss(mallory.me, room.now)
+    organizer.chair.dismiss(mallory.me, room.now)
     organizer.out = deque(item for item in organizer.out if isinstance(item, bytes))  # without a link, control messages go nowhere
-    organizer.greet()
+    organizer.chair.greet()
     assert Revoke(mallory.me) in organizer.out
 
 
@@ -147,7 +147,7 @@ def test_B01_a_relay_that_changes_the_office_again_and_again_gets_no_more_than_t
     guest = Guest(room.ticket(2), room.password, "Ana")
     verifier = make_verifier(room.session, room.secret, "a guess")
     proofs, office = 0, count(100)
-    guest.linked(-1, -1, room.now)
+    guest.linked(ParticipantId(0), -1, -1, room.now)
     for _ in range(20):
         liar = ParticipantId(next(office))
         guest.control(Office(liar, []), room.now)
@@ -176,7 +176,7 @@ def test_B01_a_relay_that_changes_the_office_again_and_again_gets_no_more_than_t
 def test_a_member_that_was_removed_begins_no_new_join_by_a_relays_word() -> None:
     room = Room()
     ben = room.admitted(2, "Ben")
-    room.organizer.dismiss(ben.me, room.now)
+    room.organizer.chair.dismiss(ben.me, room.now)
     room.run()
     assert not ben.joined
     ben.office(ParticipantId(77), room.now)

@@ -58,7 +58,8 @@ class Relay:
             if self.refuses is not None:
                 self.link.close(self.refuses)
                 return
-            self.link.send(Welcome(1, self.name, *self.counters, self.has.positions(), self.office))
+            office = self.office or (item.participant if item.role == Role.ORGANIZER else 0)
+            self.link.send(Welcome(1, self.name, *self.counters, self.has.positions(), office))
         elif isinstance(item, Frame):
             self.packets.append(item.body)
             header = parse_packet_untrusted(item.body)
@@ -136,7 +137,7 @@ def joined(presenting: bool = False) -> tuple[Room, Guest]:
     room = Room()
     ana = room.admitted(2, "Ana")
     if presenting:
-        room.organizer.appoint(ana.me, room.now)
+        room.organizer.chair.appoint(ana.me, room.now)
         room.run()
     room.unlink(ana.me)
     return room, ana
@@ -192,11 +193,12 @@ async def test_a_reconnect_sends_again_exactly_what_was_not_taken(net: Net, auto
 async def test_nothing_new_is_sealed_before_the_counters_of_the_welcome_are_here(net: Net, autojump_clock: MockClock) -> None:
     room, ana = joined()
     a = net.relays["a"]
+    a.office = room.organizer.me
     a.counters = (
         ana.have.last(Stream(room.organizer.me, ana.me, Channel.KEY)),
         ana.have.last(Stream(room.organizer.me, EVERYONE, Channel.LOG)) + 1,
     )
-    room.organizer.lock(True, room.now)
+    room.organizer.chair.lock(True, room.now)
     (entry,) = [item for item in room.organizer.out if isinstance(item, bytes)]
     async with running(ana, ticket_of(room, 2)) as (session, _):
         await until(lambda: session.node)

@@ -6,24 +6,34 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.signing import SigningKey
+from crypto.suite import framed
 from endpoint import log
 from endpoint.errors import BrokenChain, IllegalEntry, LogError, MalformedEntry
-from endpoint.state import RULES, Snapshot, State
+from endpoint.rules import RULES
+from endpoint.state import Snapshot, State
+from endpoint.succession import accept, yields
 from wire.ids import Channel, ParticipantId, SessionId
 
 SESSION = SessionId(0xA5)
 KEY = SigningKey.from_seed(bytes(range(32)))
+KEYS = {i: SigningKey.from_seed(bytes((i,)) * 32) for i in range(2, 10)} | {1: KEY}
 OLGA = log.Member(1, 1, "Olga", KEY.public, bytes(32))
 OPENING = log.Open(SESSION.to_bytes(8, "big"), KEY.public, OLGA, 1)
 IDS = st.integers(0, 6)
 
 
 def member(i: int) -> log.Member:
-    return log.Member(i, 2, f"member {i}", bytes(31) + bytes((i,)), bytes(32))
+    return log.Member(i, 2, f"member {i}", KEYS[i].public, bytes(32))
+
+
+def key_of(public: bytes) -> SigningKey:
+    return next(key for key in KEYS.values() if key.public == public)
 
 
 def signed(state: State, fields: log.Fields) -> log.SignedEntry:
@@ -42,12 +52,14 @@ class Oracle:
     """Every entry that was accepted, and nothing else. Each question replays the history, naively."""
 
     history: list[Any] = field(default_factory=list)
+    hashes: list[bytes] = field(default_factory=list)
 
     def at(self, index: int) -> dict[str, Any]:
         """What holds after entry `index`."""
         now: dict[str, Any] = {"members": [], "ever": set(), "presenter": 0, "control": 0, "default": True, "own": {}, "epoch": 0}
-        now |= {"locked": False, "knock": False, "ended": False, "names": {}, "successors": []}
-        for entry in self.history[: index + 1]:
+        now |= {"locked": False, "knock": False, "ended": False, "names": {}, "successors": [], "organizer": 1, "contested": None}
+        now |= {"keys": {1: 1}}  # whose key each participant holds
+        for at, entry in enumerate(self.history[: index + 1]):
             gone: list[int] = []
             match entry:
                 case log.Open(organizer=organizer, epoch=epoch):
@@ -55,6 +67,7 @@ class Oracle:
                     now["own"][organizer.id] = True
                 case log.Admit(members=members, epoch=epoch):
                     now["members"] += [m.id for m in members]
+                    now["keys"] |= {m.id: m.id for m in members}
                     now["epoch"] = epoch
                 case log.Leave(participants=gone):
                     pass
@@ -77,9 +90,29 @@ class Oracle:
                 case log.EpochEntry(epoch=epoch):
                     now["epoch"] = epoch
                 case log.Successors(participants=participants):
-                    now["successors"] = list(participants)
+                    now["successors"] = [i for i, _ in participants]
+                case log.HandOver(participant=participant):
+                    former = now["organizer"]
+                    if participant not in now["members"]:
+                        now["members"][now["members"].index(former)] = participant
+                        now["keys"][participant] = now["keys"][former]
+                        now["own"].pop(former, None)
+                        if now["presenter"] == former:
+                            now["presenter"], now["control"] = participant, 0
+                        if now["control"] == former:
+                            now["control"] = participant
+                        now["successors"] = [i for i in now["successors"] if i != former]
+                    now["organizer"], now["contested"] = participant, None
+                case log.TakeOver(participant=participant, epoch=epoch):
+                    now["contested"] = at, now["organizer"]
+                    now["organizer"], now["epoch"] = participant, epoch
                 case log.End():
                     now["ended"] = True
+            if isinstance(entry, log.HandOver | log.TakeOver):
+                now["own"][now["organizer"]] = True
+                now["successors"] = [i for i in now["successors"] if i != now["organizer"]]
+            if isinstance(entry, log.Yield):
+                now["contested"] = None
             now["ever"] |= set(now["members"])
             for participant in gone:
                 now["members"].remove(participant)
@@ -106,9 +139,9 @@ class Oracle:
             case log.EpochEntry(epoch=epoch):
                 return bool(epoch == now["epoch"] + 1)
             case log.Leave(participants=gone):
-                return 1 not in gone and len(set(gone)) == len(gone) and set(gone) <= set(here)
+                return now["organizer"] not in gone and len(set(gone)) == len(gone) and set(gone) <= set(here)
             case log.Dismiss(participant=participant):
-                return participant != 1 and participant in here
+                return participant != now["organizer"] and participant in here
             case log.Presenter(participant=participant) | log.Chat(participant=participant):
                 return participant == 0 or participant in here
             case log.Control(participant=0):
@@ -118,9 +151,24 @@ class Oracle:
             case log.Rename(participant=participant):
                 return participant in here
             case log.Successors(participants=participants):
-                return len(set(participants)) == len(participants) and set(participants) <= set(here)
-            case log.HandOver() | log.TakeOver() | log.Yield():
-                return False
+                ids = [i for i, _ in participants]
+                theirs = all(key == KEYS[now["keys"][i]].public for i, key in participants if i in here)
+                return len(set(ids)) == len(ids) and set(ids) <= set(here) - {now["organizer"]} and theirs
+            case log.HandOver(participant=participant, epoch=epoch):
+                owner = now["keys"][participant] if participant in here else now["keys"][now["organizer"]]
+                known = participant in here or participant not in now["ever"]
+                place = framed(b"parley accept 1", SESSION.to_bytes(8, "big"), self.hashes[-1], participant.to_bytes(4, "big"),
+                               entry.signing_key, entry.exchange_key, epoch.to_bytes(4, "big"))  # fmt: skip
+                accepted = signs(KEYS[owner], place, entry.accept) and entry.signing_key == KEYS[owner].public
+                return known and participant != now["organizer"] and accepted and epoch == now["epoch"] + 1
+            case log.TakeOver(participant=participant, epoch=epoch):
+                return participant in now["successors"] and epoch == ((now["epoch"] >> 24) + 1) << 24
+            case log.Yield():
+                if now["contested"] is None:
+                    return False
+                at, former = now["contested"]
+                place = framed(b"parley yield 1", SESSION.to_bytes(8, "big"), self.hashes[at])
+                return entry.take_over == self.hashes[at] and signs(KEYS[now["keys"][former]], place, entry.signature)
         return True
 
     def chats(self, now: dict[str, Any], participant: int) -> bool:
@@ -162,10 +210,56 @@ class Oracle:
         return True
 
 
+def signs(key: SigningKey, message: bytes, signature: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
 CUTS = st.lists(st.tuples(st.integers(1, 6), st.sampled_from([2, 8]), st.integers(-1, 8)), max_size=4)
 
 
-def entries() -> st.SearchStrategy[Callable[[int], log.Fields]]:
+Wish = Callable[[State], log.Fields]
+
+
+def hand_over(participant: int, ahead: int, forged: bool) -> Wish:
+    """To a member; or, by an ID that is new, to the organizer itself."""
+
+    def wish(state: State) -> log.Fields:
+        known = state.members.get(ParticipantId(participant))
+        key = key_of(known.signing_key if known else state.organizer_key)
+        epoch = state.epoch + ahead
+        signature = accept(state, participant, key, bytes(32), bytes(32) if forged else state.head, epoch)
+        return log.HandOver(participant, key.public, bytes(32), signature, epoch)
+
+    return wish
+
+
+def take_over(participant: int, term: int) -> Wish:
+    return lambda state: log.TakeOver(participant, ((state.epoch >> 24) + term) << 24)
+
+
+def yielding(forged: bool) -> Wish:
+    def wish(state: State) -> log.Fields:
+        if not state.contested:
+            return log.Yield(bytes(32), bytes(64))
+        key = KEYS[3] if forged else key_of(state.contested[:32])
+        return log.Yield(state.contested[32:], yields(SESSION, key, state.contested[32:]))
+
+    return wish
+
+
+def successors(ids: list[int], wrong: bool) -> Wish:
+    def wish(state: State) -> log.Fields:
+        keys = {i: member.signing_key for i, member in state.members.items()}
+        return log.Successors([(i, bytes(32) if wrong else keys.get(ParticipantId(i), bytes(32))) for i in ids])
+
+    return wish
+
+
+def entries() -> st.SearchStrategy[Wish]:
     """Entries of every kind, legal and illegal; those that name an epoch get the present one."""
     plain: list[st.SearchStrategy[Any]] = [
         st.just(OPENING),
@@ -178,17 +272,20 @@ def entries() -> st.SearchStrategy[Callable[[int], log.Fields]]:
         st.builds(log.Lock, st.booleans()),
         st.builds(log.Knock, st.booleans()),
         st.builds(log.Rename, st.integers(1, 6), st.just("renamed")),
-        st.builds(log.Successors, st.lists(st.integers(1, 6), max_size=2)),
-        st.just(log.Yield(bytes(32))),
-        st.just(log.TakeOver(2, 2)),
+    ]
+    chair: list[st.SearchStrategy[Wish]] = [
+        st.builds(hand_over, st.integers(1, 9), st.sampled_from([1, 1, 1, 2]), st.sampled_from([False, False, True])),
+        st.builds(successors, st.lists(st.integers(1, 6), max_size=2), st.sampled_from([False, False, False, True])),
+        st.builds(take_over, st.integers(1, 6), st.sampled_from([1, 1, 1, 0])),
+        st.builds(yielding, st.booleans()),
     ]
     admit = st.builds(
-        lambda ids, ahead: lambda epoch: log.Admit([member(i) for i in ids], epoch + ahead),
+        lambda ids, ahead: lambda state: log.Admit([member(i) for i in ids], state.epoch + ahead),
         st.lists(st.integers(1, 6), max_size=3),
         st.sampled_from([1, 1, 1, 0, 2, 1 << 24]),
     )
-    rekey = st.builds(lambda ahead: lambda epoch: log.EpochEntry(epoch + ahead, bytes(32)), st.sampled_from([1, 1, 0]))
-    return st.one_of(admit, admit, rekey, st.one_of(*plain).map(lambda fields: lambda epoch: fields))
+    rekey = st.builds(lambda ahead: lambda state: log.EpochEntry(state.epoch + ahead, bytes(32)), st.sampled_from([1, 1, 0]))
+    return st.one_of(admit, admit, rekey, st.one_of(*plain).map(lambda fields: lambda state: fields), st.one_of(*chair), st.one_of(*chair))
 
 
 def same(state: State, oracle: Oracle) -> None:
@@ -196,24 +293,29 @@ def same(state: State, oracle: Oracle) -> None:
     assert sorted(state.members) == sorted(now["members"])
     assert state.ever == now["ever"]
     assert (state.presenter, state.control, state.epoch) == (now["presenter"], now["control"], now["epoch"])
+    assert state.organizer == now["organizer"]
+    assert state.organizer_key == KEYS[now["keys"][state.organizer]].public
+    assert bool(state.contested) == (now["contested"] is not None)
     assert (state.locked, state.knock, state.ended) == (now["locked"], now["knock"], now["ended"])
     assert (state.chat_default, state.chat, state.successors) == (now["default"], now["own"], now["successors"])
     for participant, name in now["names"].items():
-        if participant in state.members:
+        if participant in now["members"]:
             assert state.members[ParticipantId(participant)].name == name
 
 
 @given(st.lists(entries(), max_size=25), st.booleans())
 @settings(max_examples=150, derandomize=True)
-def test_the_state_follows_the_oracle_and_a_refused_entry_changes_nothing(wishes: list[Callable[[int], log.Fields]], end: bool) -> None:
-    state, oracle = opened(), Oracle([OPENING])
-    last: list[Callable[[int], log.Fields]] = [lambda _: log.End(), lambda _: log.Lock(True)]
+def test_the_state_follows_the_oracle_and_a_refused_entry_changes_nothing(wishes: list[Wish], end: bool) -> None:
+    state = opened()
+    oracle = Oracle([OPENING], [state.head])
+    last: list[Wish] = [lambda _: log.End(), lambda _: log.Lock(True)]
     for wish in [*wishes, *(last if end else [])]:
-        fields = wish(state.epoch)
+        fields = wish(state)
         before = msgspec.msgpack.encode(state.snapshot()), list(state.heads), state.ended
         if oracle.legal(fields):
             state.apply(signed(state, fields))
             oracle.history.append(fields)
+            oracle.hashes.append(state.head)
         else:
             with pytest.raises(IllegalEntry):
                 state.apply(signed(state, fields))
@@ -226,13 +328,15 @@ QUESTIONS = [(i, channel, counter) for i in range(1, 7) for channel in (Channel.
 
 @given(st.lists(entries(), max_size=20))
 @settings(max_examples=100, derandomize=True)
-def test_G06_rights_at_an_index_follow_the_oracle(wishes: list[Callable[[int], log.Fields]]) -> None:
-    state, oracle = opened(), Oracle([OPENING])
+def test_G06_rights_at_an_index_follow_the_oracle(wishes: list[Wish]) -> None:
+    state = opened()
+    oracle = Oracle([OPENING], [state.head])
     for wish in wishes:
-        fields = wish(state.epoch)
+        fields = wish(state)
         if oracle.legal(fields):
             state.apply(signed(state, fields))
             oracle.history.append(fields)
+            oracle.hashes.append(state.head)
     for index in range(state.index + 1):
         for sender, channel, counter in QUESTIONS:
             asked = ParticipantId(sender), channel, index, counter
@@ -241,14 +345,12 @@ def test_G06_rights_at_an_index_follow_the_oracle(wishes: list[Callable[[int], l
 
 @given(st.lists(entries(), max_size=14), st.lists(entries(), max_size=8))
 @settings(max_examples=100, derandomize=True)
-def test_a_newcomer_judges_what_comes_as_the_others_do(
-    before: list[Callable[[int], log.Fields]], after: list[Callable[[int], log.Fields]]
-) -> None:
+def test_a_newcomer_judges_what_comes_as_the_others_do(before: list[Wish], after: list[Wish]) -> None:
     """A packet that comes after the snapshot has a counter beyond every cut so far; whatever index it names, it counts at all or at none."""
     state = opened()
 
-    def attempt(wish: Callable[[int], log.Fields], *states: State) -> None:
-        entry = signed(state, wish(state.epoch))
+    def attempt(wish: Wish, *states: State) -> None:
+        entry = signed(state, wish(state))
         for each in states:
             try:
                 each.apply(entry)
@@ -307,10 +409,10 @@ def test_an_entry_out_of_its_place_is_refused_and_changes_nothing() -> None:
     assert not state.locked
 
 
-def test_every_kind_that_is_served_has_a_rule_with_a_writer() -> None:
-    unserved = {log.HandOver, log.TakeOver, log.Yield}
-    assert set(RULES) == set(get_args(log.Fields)) - unserved
-    assert all(rule.writer for rule in RULES.values())
+def test_every_kind_has_a_rule_that_says_who_causes_it_and_what_it_does() -> None:
+    assert set(RULES) == set(get_args(log.Fields))
+    assert all(rule.causes and rule.effect.__doc__ for rule in RULES.values())
+    assert len({rule.kind for rule in RULES.values()}) == len(RULES)
 
 
 @pytest.mark.parametrize(
@@ -325,6 +427,7 @@ def test_every_kind_that_is_served_has_a_rule_with_a_writer() -> None:
         ("a stranger has control", {"control": 9}),
         ("a stranger may chat", {"chat": [(9, True)]}),
         ("a stranger may take over", {"successors": [9]}),
+        ("a contest of half a key", {"contested": bytes(32)}),
     ],
 )
 def test_a_snapshot_that_contradicts_itself_is_refused(name: str, change: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def test_G06_a_mute_with_a_cut_while_the_muted_is_away_with_sealed_and_with_queu
     room.unlink(ana.me)
     ana.chat("queued")
     assert not ana.out, "nothing is sealed without a link"
-    room.organizer.allow_chat(ana.me, False, room.now)
+    room.organizer.chair.allow_chat(ana.me, False, room.now)
     room.run(1.0)
     ana.out.extend(owed)  # what is owed goes out again, byte for byte
     room.link(ana.me)
@@ -45,7 +45,7 @@ def test_G06_a_mute_with_a_cut_while_the_muted_is_away_with_sealed_and_with_queu
     assert (withdrawn.participant, withdrawn.counter) == (ana.me, 0), "she saw her own line; it is taken back"
     assert [dropped.name for dropped in room.events(ana, events.Dropped)] == ["not-allowed"]
     assert ben.dropped["no-right"] == room.organizer.dropped["no-right"] == 1
-    room.organizer.allow_chat(ana.me, True, room.now)
+    room.organizer.chair.allow_chat(ana.me, True, room.now)
     room.run()
     ana.chat("again")
     room.run()
@@ -71,7 +71,7 @@ def test_G06_a_line_that_crosses_a_mute_is_withdrawn_where_it_was_shown() -> Non
     ana.chat("crosses")
     room.run()
     assert final_chat(room, ben) == {ana.me: ["counts", "crosses"]}
-    room.organizer.allow_chat(ana.me, False, room.now)
+    room.organizer.chair.allow_chat(ana.me, False, room.now)
     room.run()
     room.meddle = None
     room.organizer.receive_untrusted(late[0], room.now)
@@ -108,7 +108,7 @@ def test_G02_a_late_join_while_a_snapshot_is_in_flight_for_another() -> None:
     """The one who comes later gets the snapshot that was made for the first, or a later one; both end with the same screen."""
     room = Room()
     ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
-    room.organizer.appoint(ana.me, room.now)
+    room.organizer.chair.appoint(ana.me, room.now)
     room.run()
     ana.screen_packets(b"\0first", restart=True)
     room.run()
@@ -136,7 +136,7 @@ def test_G02_a_late_join_while_a_snapshot_is_in_flight_for_another() -> None:
 def test_a_slow_viewer_that_skips_and_returns() -> None:
     room = Room()
     ana, ben, cleo = room.admitted(2, "Ana"), room.admitted(3, "Ben"), room.admitted(4, "Cleo")
-    room.organizer.appoint(ana.me, room.now)
+    room.organizer.chair.appoint(ana.me, room.now)
     room.run()
     ana.screen_packets(b"whole", restart=True, snapshot=True)
     room.run()
@@ -161,7 +161,7 @@ def test_G05_a_presenter_change_with_updates_in_flight() -> None:
     """Updates of the former presenter that arrive behind the entry are dropped by everyone, wherever they were."""
     room = Room()
     ana, ben, cleo = room.admitted(2, "Ana"), room.admitted(3, "Ben"), room.admitted(4, "Cleo")
-    room.organizer.appoint(ana.me, room.now)
+    room.organizer.chair.appoint(ana.me, room.now)
     room.run()
     ana.screen_packets(b"whole", restart=True, snapshot=True)
     room.run()
@@ -169,7 +169,7 @@ def test_G05_a_presenter_change_with_updates_in_flight() -> None:
     room.meddle = lambda to, p: late.append((to, p)) or [] if to != ana.me and p[2] == Channel.SCREEN else [p]  # type: ignore[func-returns-value]
     ana.screen_packets(b"\0in flight", restart=True)
     ana.screen_packets(b"\0" + bytes(40_000), restart=False)
-    room.organizer.appoint(ben.me, room.now)
+    room.organizer.chair.appoint(ben.me, room.now)
     room.run()
     room.meddle = None
     for to, packet in late:
@@ -187,8 +187,8 @@ def test_G05_concurrent_claims_have_one_winner_everywhere() -> None:
     room = Room()
     members = [room.admitted(2 + i, f"{i}") for i in range(4)]
     for turn in range(8):
-        room.organizer.appoint(members[turn % 4].me, room.now)
-        room.organizer.appoint(members[(turn * 3 + 1) % 4].me, room.now)
+        room.organizer.chair.appoint(members[turn % 4].me, room.now)
+        room.organizer.chair.appoint(members[(turn * 3 + 1) % 4].me, room.now)
     room.run()
     winners = {m.state.presenter for m in (*members, room.organizer)}
     assert len(winners) == 1
@@ -220,7 +220,7 @@ def test_G04_the_end_while_members_are_away() -> None:
     ben.chat("never sent")
     room.organizer.chat("goodbye")
     room.run()
-    room.organizer.end(room.now)
+    room.organizer.chair.end(room.now)
     room.run(1.0)
     assert ana.state.ended
     assert not ben.state.ended
@@ -261,12 +261,12 @@ def test_G03_every_change_reaches_everybody_in_the_same_order() -> None:
     room = Room()
     ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
     cleo = room.admitted(4, "Cleo")
-    room.organizer.appoint(cleo.me, room.now)
-    room.organizer.allow_chat(ben.me, False, room.now)
-    room.organizer.appoint(ana.me, room.now)
+    room.organizer.chair.appoint(cleo.me, room.now)
+    room.organizer.chair.allow_chat(ben.me, False, room.now)
+    room.organizer.chair.appoint(ana.me, room.now)
     cleo.leave(room.now)
     room.run()
-    room.organizer.allow_chat(ParticipantId(0), False, room.now)
+    room.organizer.chair.allow_chat(ParticipantId(0), False, room.now)
     room.run()
     kinds = (events.MemberLeft, events.PresenterChanged, events.ChatRightChanged)
     seen = [[e for e in room.seen[m.me] if isinstance(e, kinds)] for m in (ana, ben, room.organizer)]

@@ -107,10 +107,21 @@ def test_only_the_office_says_these() -> None:
             known.revoke(by, GUEST)
         with pytest.raises(PermissionError):
             known.end(by)
-        with pytest.raises(PermissionError):
-            known.pass_office(by, by, [], limits.SUCCESSOR_AFTER - 1)
+        if by in known.successors:
+            assert known.merge(known.pass_office(by, by, [], limits.SUCCESSOR_AFTER - 1), 0.0) is None, "it claims too early, and may ask again"
+        else:
+            with pytest.raises(PermissionError):
+                known.pass_office(by, by, [], limits.SUCCESSOR_AFTER - 1)
     with pytest.raises(PermissionError):
         admission().revoke(OFFICE, OFFICE)
+
+
+def test_the_office_that_is_said_again_raises_no_term() -> None:
+    known = admission()
+    known.merge(known.pass_office(OFFICE, OFFICE, [ADMITTED], 0.0), 0.0)
+    term = known.term
+    assert known.merge(known.pass_office(OFFICE, OFFICE, [ADMITTED], 0.0), 0.0) is None
+    assert (known.office, known.term) == (OFFICE, term)
 
 
 def test_the_office_passes_by_its_holder_or_to_a_successor_after_a_minute() -> None:

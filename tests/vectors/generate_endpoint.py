@@ -95,7 +95,7 @@ LEGAL: Final[tuple[tuple[str, log.Fields], ...]] = (
     ("guests wait for the organizer", log.Knock(True)),
     ("they do not", log.Knock(False)),
     ("Cleo has another name", log.Rename(CLEO, "Cleopatra")),
-    ("Cleo may take over, then Bob", log.Successors([CLEO, BOB])),
+    ("Cleo may take over, then Bob", log.Successors([(CLEO, SIGNING[CLEO].public), (BOB, SIGNING[BOB].public)])),
     ("Bob leaves", log.Leave([BOB], [(BOB, 2, 3), (BOB, 8, 2**40)])),
     ("a new group key", log.EpochEntry(4, schedule.group_key_digest(seeded("gk 4", 16)))),
     ("Cleo is dismissed: knocking is on", log.Dismiss(CLEO, [(CLEO, 2, 1)])),
@@ -166,8 +166,8 @@ def logs() -> Case:
     hand_over = log.HandOver(ANN, SIGNING[ANN].public, EXCHANGE[ANN].public, SIGNING[ANN].sign(b"parley accept 1", *parts_of(accept)), 4)
     unserved = [
         ("a hand-over to Ann, which she accepts", log.sign_entry(key, at, head, at, hand_over)),
-        ("Ann takes over: she signs", log.sign_entry(SIGNING[ANN], at, head, at, log.TakeOver(ANN, 0x01000001))),
-        ("the organizer yields to a take-over", log.sign_entry(key, at, head, at, log.Yield(seeded("take-over", 32)))),
+        ("Ann takes over: she signs", log.sign_entry(SIGNING[ANN], at, head, at, log.TakeOver(ANN, 0x01000000))),
+        ("the organizer yields to a take-over", log.sign_entry(key, at, head, at, log.Yield(seeded("take-over", 32), key.sign(b"parley yield 1", SESSION_BYTES, seeded("take-over", 32))))),
     ]
     good = log.sign_entry(key, 1, CHAIN[0].hash, 1, log.Lock(True))
 
@@ -218,7 +218,7 @@ def logs() -> Case:
         ("control, and nobody presents", 2, signed(log.Control(ANN), 2)),
         ("the presenter gets control", 4, signed(log.Control(ANN), 4)),
         ("a stranger is silenced", 1, signed(log.Chat(ANN, False, []))),
-        ("a stranger may take over", 1, signed(log.Successors([ANN]))),
+        ("a stranger may take over", 1, signed(log.Successors([(ANN, SIGNING[ANN].public)]))),
         ("an entry after the end", len(CHAIN), signed(log.Lock(False), len(CHAIN))),
     ]  # fmt: skip
     beats = [
@@ -283,6 +283,13 @@ def contents() -> Case:
         ("Bob shall present", messages.Request(messages.Verb.PRESENT, BOB)),
         ("a hand is up", messages.Request(messages.Verb.RAISE_HAND)),
         ("another name, please", messages.Request(messages.Verb.RENAME, text="Anna")),
+        ("what a successor needs", messages.Estate(seeded("verifier", 400), [seeded("an entry", 120)])),
+        ("the chair is offered", messages.Offer(CHAIN[7].hash, 4)),
+        ("and taken", messages.Accept(CHAIN[7].hash, seeded("accept", 64))),
+        ("a take-over is accepted", messages.Yielded(seeded("take-over", 32), seeded("yield", 64))),
+        ("wait until you are let in", messages.Waiting()),
+        ("Bob asks for mouse and keyboard", messages.Asked(BOB)),
+        ("our round trip", messages.Status(23)),
     ]
     return {
         "what": "contents of channel 0 after the handshake (tagged arrays), chat (channels 2 and 3) and the kinds of channel 5. `snapshot` "

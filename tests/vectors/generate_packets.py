@@ -197,7 +197,7 @@ class Roster:
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool:
         return self.state.may_send(sender, channel, index, counter)
 
-    def check_log(self, content: bytes, counter: int) -> None:
+    def check_log(self, sender: ParticipantId, content: bytes, counter: int) -> None:
         log.parse_log_untrusted(content, MEETING_KEY, counter)
 
 

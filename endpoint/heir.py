@@ -1,0 +1,196 @@
+"""How the chair comes to this member, or passes it by: offers, take-overs, and what others claim. Sans-IO.
+
+    Estate, Offer ─▶ `ChairOffered` ─person: accept─▶ Accept ─▶ `hand-over` in the log ─▶ the chair
+    60 s of silence ─person: take over─▶ the relay names us its office ─▶ `take-over`, signed by us ─▶ the chair
+
+A relay can feign silence, so nobody takes over by itself, and a member follows a take-over only if it has heard nothing for 60 s either.
+Who has applied entries past the place where somebody took over is on a branch that ends there: it joins anew, nothing is rolled back. Of
+two take-overs at one place the higher participant ID wins, here as at the relays.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from crypto.srp import Verifier
+from endpoint import events, log
+from endpoint.chair import Chair
+from endpoint.errors import NoRight, NotAllowed, NotInOffice
+from endpoint.log import SignedEntry, sign_entry
+from endpoint.messages import Accept, Asked, Estate, KeyMessage, Offer, Request, Verb, Yielded, encode
+from endpoint.pulse import TAKE_OVER_AFTER
+from endpoint.succession import accept, yields
+from wire.control import Office
+from wire.ids import Channel, Epoch, ParticipantId
+
+if TYPE_CHECKING:
+    from endpoint.member import Member
+
+CLAIM_EVERY: Final = 2.0
+"""Seconds between two claims of the office at the relay, which counts its own 60 s."""
+
+
+class Heir:
+    """Owned by its member."""
+
+    def __init__(self, member: "Member") -> None:
+        self._member = member
+        self._estate: Estate | None = None
+        self._offer: Offer | None = None
+        self._willing = False  # the person has accepted; the log may move before the organizer writes it
+        self._claim_at: float | None = None
+
+    @property
+    def offered(self) -> bool:
+        """Whether the organizer offers the chair, and the person has not answered."""
+        return self._offer is not None and not self._willing
+
+    @property
+    def claiming(self) -> bool:
+        return self._claim_at is not None
+
+    def key_message(self, message: KeyMessage, now: float) -> bool:
+        """What the organizer says about its chair. False if it is about something else."""
+        member = self._member
+        match message:
+            case Estate():
+                self._estate = message
+            case Offer():
+                self._offer = message
+                if self._willing:
+                    self.accept(now)
+                else:
+                    organizer = member.state.organizer
+                    member.events.append(events.ChairOffered(organizer, member.name(organizer)))
+            case Asked():
+                asks = ParticipantId(message.participant)
+                member.events.append(events.Wish(asks, member.name(asks), "ask-control"))
+            case _:
+                return False
+        return True
+
+    # what the person decides
+
+    def accept(self, now: float) -> None:
+        """Take the chair that was offered; the log says so when it is done. Raises NotAllowed."""
+        member, offer = self._member, self._offer
+        if offer is None or self._estate is None:
+            raise NotAllowed("Nobody offers you the organizer's role.")
+        self._willing = True
+        signature = accept(member.state, member.me, member.signing, member.exchange.public, offer.previous, offer.epoch)
+        member.say(Channel.KEY, encode(Accept(offer.previous, signature)), member.state.organizer)
+
+    def decline(self, now: float) -> None:
+        """Raises NotAllowed."""
+        if self._offer is None:
+            raise NotAllowed("Nobody offers you the organizer's role.")
+        self._offer, self._willing = None, False
+        self._member.request(Request(Verb.DECLINE), now)
+
+    def take_over(self, now: float) -> None:
+        """Claim the empty chair. Raises NotAllowed unless we are a successor and nothing was heard for 60 s."""
+        member = self._member
+        if member.me not in member.state.successors or self._estate is None:
+            raise NotAllowed("The organizer has not named you as a successor.")
+        silent = member.pulse.silent(now)
+        if silent < TAKE_OVER_AFTER:
+            raise NotAllowed(
+                f"The organizer was heard {silent:.0f} s ago; its role can be taken over after {TAKE_OVER_AFTER:.0f} s of silence."
+            )
+        self._claim_at = now
+        self.tick(now)
+
+    # the chair
+
+    def tick(self, now: float) -> None:
+        member = self._member
+        if self._claim_at is None:
+            return
+        if member.pulse.silent(now) < TAKE_OVER_AFTER or member.state.organizer == member.me:
+            self._claim_at = None
+        elif member.relay_office == member.me:
+            self._claim_at = None
+            self._write_take_over(now)
+        elif now >= self._claim_at:
+            self._claim_at = now + CLAIM_EVERY
+            member.out.append(Office(member.me, []))
+
+    def _write_take_over(self, now: float) -> None:
+        member, state = self._member, self._member.state
+        fields = log.TakeOver(member.me, Epoch(((state.epoch >> 24) + 1) << 24))
+        signed = sign_entry(member.signing, state.index + 1, state.head, member.channels.last(Channel.LOG) + 1, fields)
+        if state.refuses(signed):
+            return  # un-named meanwhile
+        member.out.extend(member.channels.seal(Channel.LOG, signed.wire))
+        member.apply(signed, now)
+
+    def sit_down(self, signed: SignedEntry, now: float) -> None:
+        """The log names us. Without what the organizer had to leave us nobody new could come in: then there is no chair to sit on."""
+        estate = self._estate
+        assert estate is not None, "we accepted, or took over, with it in hand"
+        self._offer, self._willing = None, False
+        chair = Chair(self._member, Verifier.from_bytes(estate.verifier), [*estate.chain, signed.wire], now)
+        self._member.take_chair(chair)
+        chair.sit_down(now)
+        if self._member.relay_office == self._member.me:
+            chair.greet()
+
+    def passed_by(self) -> None:
+        """Somebody else organizes now: what the former one offered and left us is void."""
+        self._offer, self._willing, self._estate = None, False, None
+
+    def yields_to(self, signed: SignedEntry, now: float) -> None:
+        """We organized, and somebody took over with right: accept it."""
+        member, taker = self._member, ParticipantId(signed.entry.fields.participant)  # type: ignore[union-attr]  # a TakeOver
+        member.pair_key_channel(taker)
+        member.say(Channel.KEY, encode(Yielded(signed.hash, yields(member.session, member.signing, signed.hash))), taker)
+
+    # what others claim
+
+    def judge_untrusted(self, sender: ParticipantId, content: bytes, now: float) -> bytes:
+        """Somebody who does not organize, here, writes the log. The key that this must be signed with if it is a claim that holds.
+
+        Raises NotInOffice (it may hold later), LogError, NoRight.
+        """
+        member, state = self._member, self._member.state
+        said = log.peek_untrusted(content)
+        fields = said.fields if isinstance(said, log.Entry) else None
+        author = state.known(sender)
+        if isinstance(said, log.Entry) and isinstance(fields, log.HandOver) and fields.participant == sender:
+            if said.index == state.index + 1:
+                return state.organizer_key
+        elif isinstance(said, log.Entry) and isinstance(fields, log.TakeOver) and fields.participant == sender and author is not None:
+            if said.index == state.index + 1 and (state.organizer == member.me or member.pulse.silent(now) >= TAKE_OVER_AFTER):
+                return author.signing_key
+            if said.index <= state.index:
+                self._branch(log.read_entry_untrusted(content, author.signing_key), sender, now)
+        elif said.index <= state.index or author is None:
+            ours = state.head_at(said.index)
+            theirs = said.head if isinstance(said, log.Heartbeat) else log.entry_hash(content[1 + log.SIGNATURE_SIZE :])
+            if ours == theirs:
+                member.dropped["log-known"] += 1
+                raise NotInOffice(passed_over=True)
+        if said.index <= state.index + 1 and author is not None and not isinstance(fields, log.HandOver | log.TakeOver):
+            log.authenticate_untrusted(content, author.signing_key)
+            raise NoRight(f"participant {sender} does not organize", certain=True)
+        raise NotInOffice
+
+    def _branch(self, entry: SignedEntry, sender: ParticipantId, now: float) -> None:
+        """A signed take-over at a place that we have passed."""
+        member, state = self._member, self._member.state
+        index = entry.entry.index
+        if entry.hash == state.head_at(index):
+            raise NotInOffice(passed_over=True)
+        if entry.entry.previous != state.head_at(index - 1) or sender not in state.successors_at(index - 1):
+            return  # it continues nothing of ours, or had no right
+        if state.organizer == member.me:
+            if sender not in state.successors:
+                return  # un-named since: we do not yield
+            self.yields_to(entry, now)
+            member.removed("superseded", SUPERSEDED)
+        elif state.took_over_at == index:
+            if sender > state.organizer:
+                member.removed("superseded", SUPERSEDED)
+        elif member.pulse.silent(now) >= TAKE_OVER_AFTER:
+            member.removed("superseded", SUPERSEDED)
+
+
+SUPERSEDED: Final = "The session goes on under another organizer, from a moment before what was seen here. Join it again."
