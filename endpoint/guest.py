@@ -124,6 +124,9 @@ class Guest(Member):
         self.events.append(events.Removed(error.name, error.sentence))
 
     def receive_clear_untrusted(self, header: PacketHeader, body: bytes, now: float) -> None:
+        if self.organizes:
+            super().receive_clear_untrusted(header, body, now)
+            return
         attempt, number = place(header.counter)
         if header.sender != self._office or attempt != self._try or self.joined:
             self.dropped["handshake-late"] += 1

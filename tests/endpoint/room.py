@@ -138,7 +138,7 @@ class Room:
                         job.failed(error, self.now)
                     else:
                         job.done(outcome, self.now)
-                while member.out:
+                while member.out and (participant in self.linked or not isinstance(member.out[0], bytes)):
                     moving = True
                     self._take(participant, member.out.popleft())
                 self.seen[participant].extend(member.events)
