@@ -183,7 +183,7 @@ class Reader:
             and not (len(self.have) or self.direct or self.lost or self.skipped)
         )
 
-    def place(self, cursors: Sequence[int], latest: Mapping[Channel, int], last_update: int) -> None:
+    def place(self, cursors: Sequence[int], latest: Mapping[int, int], last_update: int) -> None:
         """It reads by itself again, from here on. Its own cursors still say where it did so last."""
         if last_update >= self.cursors[Queue.SCREEN]:  # it was given that one, and did not come after it
             self._last_update = last_update
@@ -244,7 +244,7 @@ class Reader:
         """It has been written."""
         stream = entry.stream
         if stream.channel in self._latest:
-            self._latest[Channel(stream.channel)] = entry.seq
+            self._latest[stream.channel] = entry.seq
             return
         if stream.channel in (Channel.SCREEN, Channel.SNAPSHOT):
             self.cursors[Queue.SCREEN] = entry.index + 1

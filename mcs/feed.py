@@ -53,7 +53,7 @@ class Mark(NamedTuple):
 
     number: int  # of the segment that follows
     cursors: tuple[int, ...]
-    latest: dict[Channel, int]
+    latest: dict[int, int]
     last_update: int
 
 
@@ -78,7 +78,7 @@ class Feed(Generic[P]):
         self._group = group
         self._log = log
         self._cursors = [ring.head for ring in log.rings]
-        self._latest = dict.fromkeys(_LATEST, log.seq)
+        self._latest: dict[int, int] = dict.fromkeys(_LATEST, log.seq)
         self._last_update = -1
         self._segments: deque[Segment] = deque()
         self._first = 0  # number of the oldest segment that is kept
@@ -256,9 +256,9 @@ class Feed(Generic[P]):
     def _commit(self, entry: Entry) -> None:
         channel = entry.stream.channel
         if entry.index < 0:
-            self._latest[Channel(channel)] = entry.seq
+            self._latest[channel] = entry.seq
             return
-        self._cursors[RING_OF[Channel(channel)]] = entry.index + 1
+        self._cursors[RING_OF[channel]] = entry.index + 1
         if channel == Channel.SCREEN:
             self._last_update = entry.index
 

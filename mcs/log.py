@@ -34,7 +34,7 @@ from mcs.limits import (
 from wire.frame import PACKET, encode_frame
 from wire.have import HaveVector
 from wire.ids import Channel, ParticipantId, Stream
-from wire.packet import DELIVERY, Delivery, Flag, PacketHeader
+from wire.packet import LAST, RELIABLE_CHANNELS, PacketHeader
 
 
 class Queue(IntEnum):
@@ -46,7 +46,7 @@ class Queue(IntEnum):
     SCREEN = 3
 
 
-RING_OF: Final = {
+RING_OF: Final[dict[int, Queue]] = {
     Channel.KEY: Queue.KEYS,
     Channel.LOG: Queue.KEYS,
     Channel.CHAT: Queue.TALK,
@@ -74,12 +74,12 @@ class Entry:
 
     __slots__ = ("at", "counter", "epoch", "first", "frame", "gap_after", "gone", "index", "last", "offset", "seq", "stream", "via")
 
-    def __init__(self, frame: bytes, header: PacketHeader, at: float, seq: int, *, via: str) -> None:
+    def __init__(self, frame: bytes, header: PacketHeader, stream: Stream, at: float, seq: int, via: str) -> None:
         self.frame = frame  # header and body, as written to every reader
-        self.stream = header.stream
+        self.stream = stream
         self.counter = header.counter
         self.epoch = header.epoch
-        self.last = bool(header.flags & Flag.LAST)
+        self.last = bool(header.flags & LAST)
         self.at = at
         self.seq = seq  # order of arrival over all rings
         self.via = via  # the node that it came from; "": an endpoint's link of this node
@@ -152,13 +152,18 @@ class Ring:
         entry.gone = True
         self._slots[self._start + entry.index - self.base] = None
         self.size -= len(entry.frame)
-        if entry.index > self.gone.get(entry.stream, (-1, -1))[0]:
-            self.gone[entry.stream] = (entry.index, entry.counter)
-        self.last_gone = max(self.last_gone, entry.index)
+        index, slots = entry.index, self._slots
+        if index > self.last_gone:
+            self.last_gone = index
+            self.gone[entry.stream] = (index, entry.counter)
+        elif index > self.gone.get(entry.stream, (-1, -1))[0]:
+            self.gone[entry.stream] = (index, entry.counter)
         self.drops += 1
-        while self._start < len(self._slots) and self._slots[self._start] is None:
-            self._start += 1
-            self.base += 1
+        start = self._start
+        while start < len(slots) and slots[start] is None:
+            start += 1
+        self.base += start - self._start
+        self._start = start
         if self._start > 64 and self._start * 2 > len(self._slots):
             del self._slots[: self._start]
             self._start = 0
@@ -213,7 +218,7 @@ class SessionLog:
     def __init__(self) -> None:
         self.have = HaveVector()  # reliable streams
         self.rings = tuple(Ring() for _ in Queue)
-        self.latest = {Channel.CURSOR: Latest(), Channel.VOICE: Latest()}
+        self.latest: dict[int, Latest] = {Channel.CURSOR: Latest(), Channel.VOICE: Latest()}
         self.snapshot: Snapshot | None = None  # whole, and every screen packet after its first one is there
         self.building: Snapshot | None = None
         self.former: Snapshot | None = None  # the whole one before
@@ -235,7 +240,7 @@ class SessionLog:
         """Take a packet in, if it is new in its stream. `via`: the node that it came from, if it came from one; `office`: the sender holds
         the office."""
         stream, counter = header.stream, header.counter
-        reliable = DELIVERY[header.channel] is Delivery.RELIABLE
+        reliable = header.channel in RELIABLE_CHANNELS
         known = self.have.last(stream) if reliable else self._rising.get(stream, -1)
         if counter <= known:
             return Verdict.REPEATED
@@ -245,15 +250,16 @@ class SessionLog:
         if reliable and not fresh and counter != known + 1:
             return Verdict.GAP
         self._seq += 1
-        entry = Entry(encode_frame(PACKET, body, hops), header, now, self._seq, via=via)
+        entry = Entry(encode_frame(PACKET, body, hops), header, stream, now, self._seq, via)
         if reliable:
             self.have.jump(stream, counter)
-            self._streams_of.setdefault(stream.sender, set()).add(stream)
+            if fresh:
+                self._streams_of.setdefault(stream.sender, set()).add(stream)
             self._append_reliable(entry, office)
         else:
             self._rising[stream] = counter
             if header.channel in self.latest:
-                self.latest[Channel(header.channel)].put(entry)
+                self.latest[header.channel].put(entry)
             elif not self._append_screen(entry, known, fresh):
                 return Verdict.TORN
         return Verdict.TAKEN
@@ -265,7 +271,7 @@ class SessionLog:
     # --- channels 0–4, 8 ---
 
     def _append_reliable(self, entry: Entry, office: bool) -> None:
-        queue = RING_OF[Channel(entry.stream.channel)]
+        queue = RING_OF[entry.stream.channel]
         ring = self.rings[queue]
         ring.append(entry)
         if queue is Queue.FILES:
@@ -273,8 +279,12 @@ class SessionLog:
                 ring.drop(oldest)
             return
         purse = (entry.stream.sender, office and queue is Queue.KEYS)
-        self._by_sender.setdefault(purse, deque()).append(entry)
-        self._kept[purse] = self._kept.get(purse, 0) + len(entry.frame)
+        kept = self._by_sender.get(purse)
+        if kept is None:
+            kept = self._by_sender[purse] = deque()
+            self._kept[purse] = 0
+        kept.append(entry)
+        self._kept[purse] += len(entry.frame)
         if purse[1]:
             while self._kept[purse] > OFFICE_BYTES:
                 self._drop_oldest(purse)
@@ -289,7 +299,7 @@ class SessionLog:
         purse = (sender, False)
         while self.over(sender):
             oldest = self._by_sender[purse][0]
-            if oldest.index >= floors[RING_OF[Channel(oldest.stream.channel)]]:
+            if oldest.index >= floors[RING_OF[oldest.stream.channel]]:
                 return False
             self._drop_oldest(purse)
         return True
@@ -301,7 +311,7 @@ class SessionLog:
     def _drop_oldest(self, purse: tuple[ParticipantId, bool]) -> None:
         entry = self._by_sender[purse].popleft()
         self._kept[purse] -= len(entry.frame)
-        self.rings[RING_OF[Channel(entry.stream.channel)]].drop(entry)
+        self.rings[RING_OF[entry.stream.channel]].drop(entry)
 
     def expire(self, now: float, screen_floor: int) -> None:
         """Drop what is too old, and of the screen what stands before the last snapshot and below the floor (the lowest cursor of

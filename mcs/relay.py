@@ -45,7 +45,7 @@ from wire.control import (
 from wire.errors import CloseReason, LinkClosed, UnexpectedMessage
 from wire.frame import MAX_HOPS, PACKET, Frame, encode_frame
 from wire.ids import ParticipantId, SessionId
-from wire.packet import Flag, PacketHeader, parse_packet_untrusted
+from wire.packet import CLEAR, PacketHeader, parse_packet_untrusted
 
 log = structlog.get_logger()
 
@@ -132,25 +132,38 @@ class Relay:
         now = self._clock()
         self._change(session)
         self._news[session.id] = session
-        for frame in frames:
-            self._packet(session, port, frame, now, may_clear)
+        passed, taken = None, 0  # the kind of packet that was allowed last: what follows it is mostly of the same
+        try:
+            for frame in frames:
+                header = parse_packet_untrusted(frame.body)
+                kind = header[1:5]  # channel, session, sender, recipient
+                if kind != passed or header.flags & CLEAR:
+                    passed = None
+                    if not self._may_pass(session, port, header, frame, now, may_clear):
+                        continue
+                    passed = kind
+                verdict = session.append(header, frame.body, 1, now)
+                if verdict is Verdict.GAP:
+                    if not session.gap(header.stream, header.counter, now):
+                        raise LinkClosed(CloseReason.LOST, remote=False, detail="what came before this packet is missing here: begin again")
+                    verdict = session.append(header, frame.body, 1, now)
+                if verdict is Verdict.TAKEN:
+                    taken += 1
+        finally:
+            self.passed["endpoint"] += taken
 
-    def _packet(self, session: Session, port: EndpointPort, frame: Frame, now: float, may_clear: Callable[[int], bool]) -> None:
-        header = parse_packet_untrusted(frame.body)
+    def _may_pass(
+        self, session: Session, port: EndpointPort, header: PacketHeader, frame: Frame, now: float, may_clear: Callable[[int], bool]
+    ) -> bool:
+        """Whether a packet from an endpoint's link is one for the log; then others of its kind that come with it are too."""
         verdict = session.admission.check(header, port.participant, now)
+        if verdict is Pass.FORWARD:
+            return True
         if verdict is Pass.CLEAR:
             if may_clear(len(frame.body)):
                 self._clear(session, header, frame.body, frame.hops)
             else:
                 self.dropped["clear-rate"] += 1
-        elif verdict is Pass.FORWARD:
-            taken = session.append(header, frame.body, 1, now)
-            if taken is Verdict.GAP:
-                if not session.gap(header.stream, header.counter, now):
-                    raise LinkClosed(CloseReason.LOST, remote=False, detail="what came before this packet is missing here: begin again")
-                taken = session.append(header, frame.body, 1, now)
-            if taken is Verdict.TAKEN:
-                self.passed["endpoint"] += 1
         elif verdict is Pass.NOT_ADMITTED and not session.is_here(session.admission.office):
             self.dropped["roll-unknown"] += 1  # a relay that was started anew learns from the office alone who was admitted
             session.unheard.add(port.participant)
@@ -159,6 +172,7 @@ class Relay:
         else:
             self.dropped["forbidden"] += 1
             raise LinkClosed(CloseReason.FORBIDDEN, remote=False, detail=verdict.value)
+        return False
 
     def message(self, session: Session, port: EndpointPort, message: Control) -> None:
         """What an endpoint's link says. Raises `LinkClosed` (forbidden) or `UnexpectedMessage`."""
@@ -235,7 +249,7 @@ class Relay:
         if session is None or frame.hops >= MAX_HOPS:
             self.dropped["no-session" if session is None else "too-many-hops"] += 1
             return
-        if header.flags & Flag.CLEAR:
+        if header.flags & CLEAR:
             if self._is_echo(frame.body):
                 self.dropped["echo"] += 1
             else:

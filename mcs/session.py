@@ -103,8 +103,12 @@ class Session:
         self._gaps: dict[Stream, float] = {}  # what other nodes are asked for, since when
         self.unheard: set[ParticipantId] = set()  # links whose packets were dropped while nobody could say that they are admitted
         self.wants = Wants()
+        self._noted: tuple[int, ...] | None = (
+            None  # channel to recipient of the last packet: what follows from it has been seen to, until the next `fan_out`
+        )
+        self._noted_via = ""
         self._spoke: set[ParticipantId] = set()  # whose packets for everybody own readers have not been woken for
-        self._over: set[ParticipantId] = set()  # who came to have more than its share here
+        self._over: set[ParticipantId] = set()  # who may have more than its share here now
 
     # --- who is here ---
 
@@ -120,6 +124,7 @@ class Session:
         self.used_at = now
         ports = self.ports.setdefault(port.participant, [])
         ports.append(port)
+        self._noted = None
         self.feed.attach(port)
         if len(ports) == 1:
             self._note_moved([port.participant], now)
@@ -166,6 +171,7 @@ class Session:
 
     def carry(self, port: NodePort, have: Iterable[Position]) -> Carrier:
         """Another node asks for the session: it gets all it lacks and what comes. Asked again, it starts over from its have-vector."""
+        self._noted = None
         carrier = self.carriers.get(port.node)
         if carrier is None or carrier.port is not port:
             carrier = self.carriers[port.node] = Carrier(port, Reader(self.log, None, self.dropped, port.node))
@@ -225,34 +231,43 @@ class Session:
 
     def append(self, header: PacketHeader, body: bytes, hops: int, now: float, *, via: str = "") -> Verdict:
         """Take a packet into the log; `fan_out` brings it to its readers. `via`: the node that it came from, if it came from one."""
-        office = header.sender == self.admission.office
-        verdict = self.log.append(header, body, hops, now, via=via, office=office)
-        if verdict in (Verdict.TAKEN, Verdict.REPEATED) and header.sender in self.ports and header.channel in _ACKNOWLEDGED:
-            self._taken.setdefault(header.sender, set()).add(header.stream)
+        verdict = self.log.append(header, body, hops, now, via=via, office=header.sender == self.admission.office)
+        if verdict is Verdict.TAKEN and header[1:5] == self._noted and via == self._noted_via:
+            return verdict  # the same readers as the packet before it
+        stream = header.stream
+        if verdict in (Verdict.TAKEN, Verdict.REPEATED) and stream.sender in self.ports and stream.channel in _ACKNOWLEDGED:
+            self._taken.setdefault(stream.sender, set()).add(stream)
         if verdict is not Verdict.TAKEN:
             self.dropped[verdict] += 1
             return verdict
-        for port in self.ports.get(header.sender, ()):  # what it has sent is not for it
+        self._note(stream, via)
+        if stream.channel != Channel.SNAPSHOT:
+            self._noted, self._noted_via = header[1:5], via
+        return verdict
+
+    def _note(self, stream: Stream, via: str) -> None:
+        """Packets of this stream have come: whom they concern. Once for those that come together."""
+        for port in self.ports.get(stream.sender, ()):  # what it has sent is not for it
             self.feed.aside(port)
-        if header.recipient:
-            for port in self.ports.get(header.recipient, ()):
+        if stream.recipient:
+            for port in self.ports.get(stream.recipient, ()):
                 self.feed.aside(port)
                 port.wake()
         else:
-            self._spoke.add(header.sender)
+            self._spoke.add(stream.sender)
         for node, carrier in self.carriers.items():
             if node != via:
                 carrier.port.wake(self.id)
-        if header.channel in _SHARED and self.log.over(header.sender):
-            self._over.add(header.sender)
-        if header.channel == Channel.SNAPSHOT:
-            self.wants.answered(self.log)
+        if stream.channel in _SHARED:
+            self._over.add(stream.sender)
         if self._gaps:
-            self._gaps.pop(header.stream, None)
-        return verdict
+            self._gaps.pop(stream, None)
+        if stream.channel == Channel.SNAPSHOT:
+            self.wants.answered(self.log)
 
     def fan_out(self, now: float) -> float | None:
         """What has come goes to its readers. Returns when to come again, if something gathers."""
+        self._noted = None
         again = self.feed.spread(now)
         if self._spoke:
             alone = next(iter(self._spoke)) if len(self._spoke) == 1 else None
@@ -260,8 +275,9 @@ class Session:
                 if port.participant != alone:
                     port.wake()
             self._spoke.clear()
-        for sender in self._over - self.waiting.keys() if self._over else ():
-            self._hold_back(sender, now)
+        for sender in self._over:
+            if sender not in self.waiting and self.log.over(sender):
+                self._hold_back(sender, now)
         self._over.clear()
         return again
 
@@ -271,6 +287,7 @@ class Session:
 
     def gap(self, stream: Stream, counter: int, now: float) -> bool:
         """A packet leaves a gap: ask the neighbours. True once it has stood for so long that it counts as lost; go on then."""
+        self._noted = None
         since = self._gaps.setdefault(stream, now)
         if now - since < LOST_AFTER:
             for source in self.sources.values():
@@ -329,7 +346,7 @@ class Session:
                 self.feed.spread(now, at_once=True)
             while not self.log.make_room(sender, self._floors()) and not patient:
                 oldest = self.log.oldest_of(sender)
-                queue = RING_OF[Channel(oldest.stream.channel)]
+                queue = RING_OF[oldest.stream.channel]
                 for port in list(self.all_ports()):
                     if not port.closing and (self.feed.cursors(port) or port.reader.cursors)[queue] <= oldest.index:
                         port.close(CloseReason.SLOW_READER, "others had to wait for it")
@@ -430,6 +447,7 @@ class Session:
 
     def flush(self, now: float) -> bool:
         """Say what has gathered. True if there is more to look after soon."""
+        self._noted = None
         for participant, streams in self._taken.items():
             positions: list[Position] = [(*stream, self.log.have.last(stream)) for stream in streams]
             for port in self.ports.get(participant, []):

@@ -33,8 +33,9 @@ class Flag(IntFlag):
     CLEAR = 16  # handshake: neither encrypted nor authenticated by a key
 
 
-# plain numbers for the parser: an operation on an IntFlag costs more than all the rest of it
-_CLEAR: Final = int(Flag.CLEAR)
+# plain numbers for whoever looks at every packet: an operation on an IntFlag costs more than all the rest
+LAST: Final = int(Flag.LAST)
+CLEAR: Final = int(Flag.CLEAR)
 _CLEAR_MESSAGE: Final = int(Flag.CLEAR | Flag.LAST)
 
 
@@ -114,7 +115,7 @@ def parse_packet_untrusted(packet: bytes | memoryview) -> PacketHeader:
         raise MalformedPacket
     if (recipient != 0) != (channel in UNICAST_CHANNELS) or recipient == sender:
         raise MalformedPacket
-    if flags & _CLEAR:
+    if flags & CLEAR:
         if channel != Channel.KEY or flags != _CLEAR_MESSAGE:
             raise MalformedPacket
     elif size < HEADER_SIZE + TAG_SIZE:

@@ -186,6 +186,7 @@ class Net:
         half = self.links.get((a, b))
         if half is None:
             return False
+        self.relays[a].fan_out(self.now)  # as in every turn of a pump, before it writes
         moved = half.write()
         arriving, half.on_the_way = half.on_the_way[:number], half.on_the_way[number:]
         back = self.links[b, a].link
