@@ -18,7 +18,8 @@ from tests.endpoint.room import Room
 from wire.ids import EVERYONE, Channel, ParticipantId
 from wire.packet import HEADER_SIZE, Flag, parse_packet_untrusted
 
-MUTATIONS = 20_000
+MUTATIONS = 34_000
+"""For each of three members: 10⁵ in all."""
 ACCEPTED = (
     events.ChatReceived,
     events.ChatWithdrawn,
@@ -110,7 +111,7 @@ def state_of(member: Member) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("target", ["a member", "the presenter", "the organizer"])
-def test_G26_thousands_of_altered_packets_change_nothing_and_the_session_goes_on(target: str) -> None:
+def test_G26_a_hundred_thousand_altered_packets_change_nothing_and_the_session_goes_on(target: str) -> None:
     held = meeting()
     room = held.room
     member: Member = {"a member": held.ben, "the presenter": held.ana, "the organizer": room.organizer}[target]

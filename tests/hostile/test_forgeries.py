@@ -4,31 +4,12 @@ and nothing that others say is lost for it once the relay is an honest one again
 
 from itertools import count
 
-from crypto.keyring import Keyring
 from endpoint import events, log
-from endpoint.channel import Channels
 from endpoint.guest import Guest
-from endpoint.member import Member
 from tests.endpoint.room import Room
+from tests.hostile.scene import Forger
 from wire.ids import EVERYONE, Channel, Epoch, ParticipantId, Stream
 from wire.packet import Flag, pack_header
-
-
-class Forger:
-    """Seals in the name of `victim`, under the keys of its streams, from the group key that `member` holds."""
-
-    def __init__(self, room: Room, member: Member, victim: ParticipantId) -> None:
-        assert member.keyring.current is not None
-        self.keyring = Keyring(room.session, victim)
-        self.keyring.install(member.keyring.current, member.keyring.group_key, room.now)
-        self.keyring.advance(member.keyring.current, room.now)
-        self.channels = Channels(room.session, victim, member.signing, self.keyring, member)
-        self.room, self.victim = room, victim
-
-    def packet(self, channel: int, counter: int, plaintext: bytes = b"forged", *, last: bool = False) -> bytes:
-        epoch, sealer = self.keyring.sealer(EVERYONE, channel)
-        flags = Flag.LAST if last else Flag(0)
-        return sealer.seal(pack_header(flags, channel, self.room.session, self.victim, EVERYONE, Epoch(epoch), counter), counter, plaintext)
 
 
 def meeting() -> tuple[Room, Guest, Guest]:

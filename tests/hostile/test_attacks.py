@@ -1,0 +1,29 @@
+"""Each attack by name: every honest member that it reaches notices it under the name that the threat model gives, and the session goes on."""
+
+import pytest
+
+from tests.hostile import manager, member, relay
+from tests.hostile.scene import Attack, Scene
+
+ATTACKS = [
+    found
+    for module in (relay, manager, member)
+    for found in vars(module).values()
+    if isinstance(found, type) and issubclass(found, Attack) and found.__module__ == module.__name__ and hasattr(found, "detected")
+]
+
+
+@pytest.mark.parametrize("kind", ATTACKS, ids=lambda kind: f"{kind.__module__.rpartition('.')[2]}-{kind.__name__}")
+def test_B08_G26_an_attack_is_named_and_the_session_goes_on(kind: type[Attack]) -> None:
+    scene, attack = Scene(), kind()
+    before = {each: scene.counted(each) for each in scene.honest}
+    attack.mount(scene)
+    for each in attack.at(scene):
+        found = scene.counted(each) - before.get(each, type(scene.counted(each))())
+        assert {name for name in attack.detected if found[name]} == set(attack.detected), (each, found)
+    scene.goes_on(without=attack.lost(scene))
+
+
+def test_there_is_an_attack_of_each_kind() -> None:
+    assert len(ATTACKS) >= 38
+    assert all(attack.__doc__ for attack in ATTACKS)
