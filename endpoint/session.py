@@ -50,7 +50,9 @@ MAX_EVENTS: Final = 4096
 """Events that wait for a program that does not read them; more are counted in `missed`."""
 MAX_DROPPED: Final = MAX_EVENTS // 4
 """Events that may wait before another `Dropped` is counted and not told."""
-TICK: Final = 0.25
+TICK: Final = 1.0
+"""Seconds between two looks at the clock. What is due sooner, a batch of newcomers, says so; the chair looks more often."""
+CHAIR_TICK: Final = 0.25
 FIRST_RETRY: Final = 0.1
 LONGEST_RETRY: Final = 2.0
 STEADY: Final = 5.0
@@ -136,6 +138,11 @@ class Session:
     def node(self) -> str:
         """The relay of our link; "" while there is none."""
         return self._node if self._up else ""
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds of a round trip to our relay; None while there is no link."""
+        return self._connection.rtt if self._connection is not None and self._up else None
 
     @property
     def over(self) -> bool:
@@ -371,8 +378,8 @@ class Session:
                 self._settle()
             if self._connection is not None and self._up and self._connection.rtt is not None:
                 self.member.report_link(self._connection.rtt, now)
-            due = self.member.batch_due()
-            await trio.sleep(TICK if due is None else min(TICK, max(0.0, due - now)))
+            due, pace = self.member.batch_due(), CHAIR_TICK if self.member.organizes else TICK
+            await trio.sleep(pace if due is None else min(pace, max(0.0, due - now)))
 
     def _close(self, reason: CloseReason) -> None:
         self._closing = True
