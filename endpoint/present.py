@@ -81,6 +81,7 @@ class Presenter:
         self._wanted = True
         self._restart = True
         self._wake = trio.Event()
+        self._turned = trio.Event()  # set, and replaced, when `on_air` has changed
         self._shape: tuple[int, ...] = ()
         self._broken = False  # level viewers cannot go on from what they have
         self._snapshot_at = 0.0
@@ -112,6 +113,11 @@ class Presenter:
             self._say(ScreenKind.STOPPED)
             self._broken = True
             self._set(OnAir.OFF)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds; it is asked again whenever `on_air` has changed."""
+        while not condition():
+            await self._turned.wait()
 
     def stale(self, shown: int, now: float) -> bool:
         """Whether who saw the screen up to this channel-5 counter lacks something that was sent more than `STALE` seconds ago."""
@@ -276,6 +282,8 @@ class Presenter:
             self.on_air = on_air
             self._wake.set()
             self._changed()
+            self._turned.set()
+            self._turned = trio.Event()
             for listener in self.listeners:
                 listener()
 

@@ -44,11 +44,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     key_file: str = ""
     """A file that holds the organizer's API key alone."""
     share: str = "auto"
-    """What a host shares: `desktop`, `xvfb` (a desktop of its own), a folder of pictures; `auto`: the first of these that there is."""
+    """What a host shares: `desktop`, `monitor:NAME`, `window:TITLE`, `region:WxH+X+Y`, `xvfb` (a desktop of its own), a folder of pictures;
+    `auto`: the first of desktop, xvfb and slides that there is."""
+    exclude: str = ""
+    """Programs that are never shown, black wherever they stand: names of windows or programs, separated by commas."""
     display: str = ""
     """The X11 display to share, such as :0; by default $DISPLAY."""
     picture: str = ""
     """Where the PNG of the screen goes; by default parley-MEETING.png in the current directory."""
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.exclude.split(",") if name.strip())
 
 
 _PATHS: Final = ("ca", "key_file", "picture")

@@ -67,6 +67,20 @@ class Watcher:
         if session.member.joined:
             self._follow(session.state.presenter)
 
+    def also(self, drawn: Callable[[Picture, Sequence[Rect]], None], pointed: Callable[[], None]) -> None:
+        """Tell these too."""
+        first, then = self._drawn, self._pointed
+
+        def both(picture: Picture, rects: Sequence[Rect]) -> None:
+            first(picture, rects)
+            drawn(picture, rects)
+
+        def each() -> None:
+            then()
+            pointed()
+
+        self._drawn, self._pointed = both, each
+
     @property
     def picture(self) -> Picture:
         """The framebuffer, read-only. Raises ScreenError `no-snapshot` before the first snapshot."""

@@ -11,7 +11,8 @@ import trio
 
 from endpoint import events
 from endpoint.cli.commands import obey
-from endpoint.cli.faces import Face
+from endpoint.cli.faces import Face, JsonFace
+from endpoint.cli.panes import Panes
 from endpoint.cli.room import Room
 from endpoint.errors import EndpointError
 from endpoint.invitation import Invitation
@@ -19,6 +20,8 @@ from endpoint.present import Presenter
 from endpoint.screen.picture import ScreenError
 from endpoint.screen.source import Source
 from endpoint.screen.viewer import PngViewer
+from endpoint.screen.x11 import X11Source
+from endpoint.screen.x11_pointer import X11Pointer
 from endpoint.session import Session
 from endpoint.watch import Watcher
 from wire.errors import CloseReason
@@ -42,12 +45,15 @@ async def attend(session: Session, face: Face, invitation: Invitation, finish: t
     viewer = PngViewer(picture, report=lambda trouble: face.say(f"{trouble.name}: {trouble.sentence}"))
     room = Room(session, invitation, Watcher(session, viewer.show), viewer, picture, finish)
     if source is not None:
-        room.presenter = Presenter(session, source)
+        pointer = X11Pointer(source) if isinstance(source, X11Source) else None
+        room.presenter = Presenter(session, source, pointer=pointer, started=room.hosting)
         room.source = source
+    panes = Panes(room, face.say, windows=not isinstance(face, JsonFace))
     with face.shown(room):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(room.watcher.run)
             nursery.start_soon(viewer.run)
+            nursery.start_soon(panes.run)
             nursery.start_soon(face.run)
             nursery.start_soon(_look, room, face)
             nursery.start_soon(_follow_orders, room, face)

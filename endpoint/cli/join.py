@@ -31,7 +31,8 @@ PATIENCE: Final = 12 * 3600.0
 @click.argument("meeting", required=False)
 @click.option("--name", help="How others see you.  [the name of your login]")
 @click.option("--picture", metavar="FILE", help="Where the screen is kept as PNG.  [parley-MEETING.png]")
-@click.option("--share", metavar="WHAT", help="Have something to show if you are asked to present: desktop, xvfb, or a folder of pictures.")
+@click.option("--share", metavar="WHAT", help="Have something to show if you are asked to present: desktop, monitor:NAME, window:TITLE, …")
+@click.option("--exclude", metavar="NAMES", help="Programs of the desktop that are never shown, separated by commas; black where they stand.")
 @click.option("--display", help="The X11 display to share.  [$DISPLAY]")
 @click.option("--password-file", type=click.Path(path_type=Path, dir_okay=False), help="A file with the password.")
 @click.option("--link-file", type=click.Path(path_type=Path, dir_okay=False), help="A file with the whole link.")
@@ -107,7 +108,7 @@ async def join_meeting(settings: Settings, invitation: Invitation, ca: Path, fac
         source = None
         if share:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-"))
-            source = await stack.enter_async_context(open_share(share, settings.display, Path(scratch)))
+            source = await stack.enter_async_context(open_share(share, settings.display, Path(scratch), settings.excluded))
         try:
             session = await stack.enter_async_context(sdk.join(invitation, name, ca=ca))
         except ManagerRefused as refused:

@@ -75,7 +75,12 @@ def _meeting_id(text: str) -> MeetingId:
 @click.command()
 @click.argument("meeting")
 @click.option("--name", help="How others see you.  [the name of your login]")
-@click.option("--share", metavar="WHAT", help="auto, desktop, xvfb (a desktop of its own), or a folder of pictures.  [auto]")
+@click.option(
+    "--share",
+    metavar="WHAT",
+    help="auto, desktop, monitor:NAME, window:TITLE, region:WxH+X+Y, xvfb (a desktop of its own), or a folder of pictures.  [auto]",
+)
+@click.option("--exclude", metavar="NAMES", help="Programs of the desktop that are never shown, separated by commas; black where they stand.")
 @click.option("--display", help="The X11 display to share.  [$DISPLAY]")
 @click.option("--picture", metavar="FILE", help="Where the screen is kept as PNG while somebody else presents.  [parley-MEETING.png]")
 @_key
@@ -98,7 +103,7 @@ async def host_meeting(settings: Settings, number: MeetingId, begin: Begin, *, a
     meeting = kept.meeting
     async with AsyncExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-"))
-        source = await stack.enter_async_context(open_share(settings.share, settings.display, Path(scratch)))
+        source = await stack.enter_async_context(open_share(settings.share, settings.display, Path(scratch), settings.excluded))
         face = choose_face(as_json)
         opening: Any = sdk.host(meeting, ca=kept.ca, key=api_key(settings), name=own_name(settings) or "Organizer")
         try:

@@ -22,7 +22,12 @@ from wire.ids import format_meeting_id
 @click.command()
 @click.option("--title", default="Meeting", show_default=True, help="What the meeting is about; its guests see it, and so does the manager.")
 @click.option("--name", help="How others see you.  [the name of your login]")
-@click.option("--share", metavar="WHAT", help="auto, desktop, xvfb (a desktop of its own), or a folder of pictures.  [auto]")
+@click.option(
+    "--share",
+    metavar="WHAT",
+    help="auto, desktop, monitor:NAME, window:TITLE, region:WxH+X+Y, xvfb (a desktop of its own), or a folder of pictures.  [auto]",
+)
+@click.option("--exclude", metavar="NAMES", help="Programs of the desktop that are never shown, separated by commas; black where they stand.")
 @click.option("--display", help="The X11 display to share.  [$DISPLAY]")
 @click.option("--picture", metavar="FILE", help="Where the screen is kept as PNG while somebody else presents.  [parley-MEETING.png]")
 @click.option("--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after so many seconds.")
@@ -44,7 +49,7 @@ async def run_meeting(settings: Settings, title: str, begin: Begin, *, seconds: 
     """From nothing to a running meeting, until it ends. Raises what stands in the way, by name."""
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(home.private_run())
-        source = await stack.enter_async_context(open_share(settings.share, settings.display, directory))
+        source = await stack.enter_async_context(open_share(settings.share, settings.display, directory, settings.excluded))
         face = choose_face(as_json)
         if not as_json:
             click.echo("Starting a manager and two relays on this machine …", err=True)

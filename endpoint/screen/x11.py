@@ -145,6 +145,14 @@ class X11Source:
             return Anchor(self._window, *self._origin, *self.geometry)
         return Anchor(self._window, 0, 0, *self.geometry)
 
+    @property
+    def origin(self) -> Rect:
+        """The shared part, in pixels of the display. Raises ScreenError `display-lost`."""
+        with self._display.errors():
+            window, x, y, width, height = self.anchor
+            at = self._connection.core.TranslateCoordinates(window, self._display.root, x, y).reply()
+        return Rect(at.dst_x, at.dst_y, width, height)
+
     async def __aenter__(self) -> Self:
         """Raises ScreenError `no-display`, `unsupported-display`, `screen-too-large`, `no-such-monitor`, `no-such-window`, `no-such-region`."""
         await self._display.open()

@@ -82,13 +82,13 @@ def test_G34_nothing_that_can_be_set_is_cryptographic() -> None:
         flags[name] = {parameter.name for parameter in command.params}
     session = {"config", "as_json", "verbose"}
     assert flags == {
-        "up": {"title", "name", "share", "display", "picture", "seconds"} | session,
-        "join": {"meeting", "name", "picture", "share", "display", "password_file", "link_file", "manager", "ca"} | session,
+        "up": {"title", "name", "share", "exclude", "display", "picture", "seconds"} | session,
+        "join": {"meeting", "name", "picture", "share", "exclude", "display", "password_file", "link_file", "manager", "ca"} | session,
         "schedule": {"title", "password_file", "no_password", "manager", "ca", "key_file", "config", "as_json"},
-        "host": {"meeting", "name", "share", "display", "picture", "key_file"} | session,
+        "host": {"meeting", "name", "share", "exclude", "display", "picture", "key_file"} | session,
         "end": {"meeting", "manager", "ca", "key_file", "config"},
     }
-    assert set(Settings.__struct_fields__) == {"name", "manager", "ca", "key_file", "share", "display", "picture"}
+    assert set(Settings.__struct_fields__) == {"name", "manager", "ca", "key_file", "share", "exclude", "display", "picture"}
     read = set()
     for package in ("crypto", "wire", "net", "endpoint", "mcs", "manager"):
         for path in (ROOT / package).rglob("*.py"):
@@ -134,4 +134,6 @@ def test_any_line_is_an_order_or_malformed(line: str) -> None:
 
 
 def test_commands_of_the_organizer_are_marked() -> None:
-    assert {name for name, command in TYPED.items() if not command.host} == {"pause", "resume", "leave", "chat"}
+    assert {name for name, command in TYPED.items() if not command.host} == {
+        "pause", "resume", "share", "unshare", "lend", "take", "view", "leave", "chat",
+    }  # fmt: skip
