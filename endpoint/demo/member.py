@@ -37,7 +37,7 @@ from endpoint.watch import Watcher
 from net.process import configure_logging
 from net.tls import client_context
 from wire.errors import ParleyError
-from wire.ids import MeetingId, ParticipantId
+from wire.ids import Channel, MeetingId, ParticipantId
 
 _MAX_LINE: Final = 65_536
 
@@ -132,6 +132,9 @@ async def host(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> No
                     presenter.resume()
                 case "hands":
                     say("hands", done=lender.done, dropped=dict(lender.dropped), holder=lender.holder)
+                case "figures":
+                    sent = sum(session.member.channels.last(channel) + 1 for channel in (Channel.SCREEN, Channel.CURSOR, Channel.SNAPSHOT))
+                    say("figures", frames=presenter.frames, skipped=presenter.skipped, packets=sent, bytes=session.bytes_sent)
                 case "cost":
                     say("cost", admission_cpu=session.admission_cpu, judged=organizer.chair.lobby.reception.judged)
                 case "end":
@@ -165,6 +168,8 @@ async def join(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> No
                 case "picture":
                     np.save(Path(order["path"]), watcher.picture)
                     say("picture", frames=watcher.frames)
+                case "figures":
+                    say("figures", frames=watcher.frames, bytes=session.bytes_received, refused=watcher.refused)
                 case "hands":
                     for item in order["events"]:
                         borrower.do(msgspec.convert(item, InputEvent))
