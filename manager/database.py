@@ -19,7 +19,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -36,7 +36,7 @@ def open_engine(location: str, *, busy_seconds: float = BUSY_SECONDS, foreign_ke
     path = sqlite_path(location)
     if path is None:
         try:
-            return create_engine(location, hide_parameters=True, pool_pre_ping=True)
+            return create_engine(location, hide_parameters=True, pool_pre_ping=True, pool_size=READERS + 1, max_overflow=2)
         except (ArgumentError, ImportError):
             raise SettingsMalformed("the store's URL names a database whose driver is not installed") from None
     with named_failures():
@@ -90,6 +90,21 @@ _SQLITE_CAUSES: Final = {
 }
 
 
+_POSTGRES_CAUSES: Final = {
+    "08": StoreCause.UNREACHABLE,  # by the class of its SQLSTATE
+    "28": StoreCause.UNREACHABLE,
+    "3D": StoreCause.UNREACHABLE,
+    "40": StoreCause.LOCKED,
+    "53": StoreCause.FULL,
+    "55": StoreCause.LOCKED,
+    "57": StoreCause.UNREACHABLE,
+    "XX": StoreCause.DAMAGED,
+    "25006": StoreCause.READ_ONLY,
+    "42501": StoreCause.READ_ONLY,
+    "53300": StoreCause.UNREACHABLE,
+}
+
+
 @contextmanager
 def named_failures() -> Iterator[None]:
     """What goes wrong inside leaves as a refusal: of a rule as it is, of the database or the disk as `StoreUnavailable`."""
@@ -112,12 +127,17 @@ def named_failures() -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> StoreCause:
-    """By SQLite's code. A failure may bring others behind it (a savepoint that is gone already): the first one counts."""
+    """By the database's code. A failure may bring others behind it (a savepoint that is gone already): the first one counts."""
     cause = StoreCause.FAILED
     at: BaseException | None = error
     while at is not None:
-        code = getattr(getattr(at, "orig", at), "sqlite_errorcode", None)
+        origin = getattr(at, "orig", at)
+        code, state = getattr(origin, "sqlite_errorcode", None), getattr(origin, "sqlstate", None)
         if isinstance(code, int):
             cause = _SQLITE_CAUSES.get(code & 0xFF, cause)
+        elif isinstance(state, str):
+            cause = _POSTGRES_CAUSES.get(state, _POSTGRES_CAUSES.get(state[:2], cause))
+        elif isinstance(at, OperationalError):
+            cause = StoreCause.UNREACHABLE  # no answer, hence no state
         at = at.__context__
     return cause

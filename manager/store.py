@@ -297,7 +297,7 @@ class Store:
         except BaseException:
             self._give_up()
             raise
-        self._writer = trio.CapacityLimiter(1 if path else 8)
+        self._writer = trio.CapacityLimiter(1)
         self._readers = trio.CapacityLimiter(READERS)
 
     def close(self) -> None:

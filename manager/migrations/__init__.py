@@ -18,6 +18,8 @@ from manager.database import BUSY_SECONDS, named_failures, open_engine
 from manager.errors import StoreCause, StoreUnavailable
 
 HERE: Final = Path(__file__).parent
+LOCK: Final = 0x7061726C6579
+"""PostgreSQL's number of the lock that a migration holds."""
 
 
 def config(db: Connection | None = None) -> Config:
@@ -43,6 +45,8 @@ def _migrate(location: str, step: Callable[[Config], None], busy_seconds: float)
     try:
         known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
         with named_failures(), engine.execution_options(parley_write=True).begin() as db:
+            if db.dialect.name == "postgresql":
+                db.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")  # one manager at a time, where several start together
             if set(MigrationContext.configure(db).get_current_heads()) - known:
                 raise StoreUnavailable(StoreCause.TOO_NEW)
             step(config(db))

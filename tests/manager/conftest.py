@@ -22,6 +22,7 @@ from manager.nodes import Nodes
 from manager.settings import load_settings
 from manager.store import Store
 from net.pki import create_ca, enrol
+from tests.manager.postgres import Postgres, running_postgres
 from tests.manager.support import WITHIN, Manage, Pki, Running, account_of_key
 
 
@@ -34,8 +35,30 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     return Pki(root, manager, {name: enrol(root / "ca", root / name, "mcs", name, ["127.0.0.1"]) for name in names})
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a fresh store, on either database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "manager.db")
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.fresh()
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(location: str) -> Iterator[Store]:
+    store = Store(location)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
     store = Store(str(tmp_path / "manager.db"))
     yield store
     store.close()
@@ -83,12 +106,12 @@ def manage(pki: Pki, tmp_path: Path) -> Manage:
 
 
 @pytest.fixture
-async def app(store: Store, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+async def app(sqlite_store: Store, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
     """The application without TLS, called as an organizer, with a real store and no relay."""
     monkeypatch.setattr(desk, "REFUSED_AFTER", 0.0)
-    key = store.write_now(keys.add_organizer, "ann", 1.0)
+    key = sqlite_store.write_now(keys.add_organizer, "ann", 1.0)
     settings = load_settings(None, stranger_burst=1e6, strangers_burst=1e6)
-    api = create_app(furnish(store, Nodes(pki.manager.name, store, time.time), settings, time.time))
+    api = create_app(furnish(sqlite_store, Nodes(pki.manager.name, sqlite_store, time.time), settings, time.time))
     headers = {"authorization": f"Bearer {keys.key_text(key)}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="https://manager/api/v1", headers=headers) as client:
         yield client

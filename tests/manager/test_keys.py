@@ -25,9 +25,9 @@ def test_a_key_names_its_organizer(store: Store) -> None:
             store.read_now(account_of_key, Hidden(wrong))
 
 
-def test_G21_the_store_holds_the_digest_of_a_key_alone(store: Store, tmp_path: Path) -> None:
-    key = store.write_now(keys.add_organizer, "ann", 1.0)
-    store.close()
+def test_G21_the_store_holds_the_digest_of_a_key_alone(sqlite_store: Store, tmp_path: Path) -> None:
+    key = sqlite_store.write_now(keys.add_organizer, "ann", 1.0)
+    sqlite_store.close()
     disk = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert sha256(key.reveal()).digest() in disk
     assert key.reveal() not in disk

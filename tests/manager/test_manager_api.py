@@ -195,7 +195,7 @@ def test_G18_the_work_for_a_stranger_is_the_same(store: Store, organizer: Accoun
             assert store.read_now(meetings.standing, number, invite)[0] is Standing.UNAVAILABLE
             done.append(list(work))
         assert done[0] == done[1] == done[2]
-        assert len(done[0]) == 2  # BEGIN, SELECT
+        assert [word.split()[0] for word in done[0]] in (["BEGIN", "SELECT"], ["SELECT"])  # the second: PostgreSQL, whose driver begins
 
 
 async def test_G19_enumeration_is_throttled_and_the_entitled_pass(manage: Manage) -> None:

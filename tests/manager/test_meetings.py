@@ -60,12 +60,12 @@ def test_G19_a_number_is_drawn_again_when_it_is_taken(store: Store, organizer: A
     assert stale == (Standing.UNAVAILABLE, None)  # an old link does not lead into another's meeting
 
 
-def test_G18_a_look_up_takes_the_same_steps_through_an_index_whatever_there_is(store: Store) -> None:
+def test_G18_a_look_up_takes_the_same_steps_through_an_index_whatever_there_is(sqlite_store: Store) -> None:
     work: list[tuple[str, Any]] = []
-    event.listen(store.engine, "before_cursor_execute", lambda _, __, statement, values, *___: work.append((statement, values)))
-    store.read_now(meetings.find_meeting, MeetingId(123_456_789))
+    event.listen(sqlite_store.engine, "before_cursor_execute", lambda _, __, statement, values, *___: work.append((statement, values)))
+    sqlite_store.read_now(meetings.find_meeting, MeetingId(123_456_789))
     query, values = work[-1]
-    with store.engine.connect() as db:
+    with sqlite_store.engine.connect() as db:
         steps = [str(row[3]) for row in db.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values)]
     assert len(steps) == 2
     assert all(step.startswith("SEARCH") and "INDEX" in step for step in steps)

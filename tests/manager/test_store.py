@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
 
 from manager import keys, meetings, migrations
-from manager.accounts import Account
+from manager.database import open_engine
 from manager.errors import OrganizerExists, SettingsMalformed, StoreCause, StoreInUse, StoreUnavailable
 from manager.hidden import Hidden
 from manager.store import Store, metadata, next_value, nodes
+from tests.manager.postgres import Postgres
+from tests.manager.support import account_of_key
 
 CANARY = "canary-of-the-store"
 
@@ -36,10 +39,10 @@ def refused(path: Path | str) -> StoreCause:
     return caught.value.cause
 
 
-def test_migrations_make_exactly_the_tables_and_take_them_back(store: Store, tmp_path: Path) -> None:
-    with store.engine.connect() as db:
+def test_migrations_make_exactly_the_tables_and_take_them_back(sqlite_store: Store, tmp_path: Path) -> None:
+    with sqlite_store.engine.connect() as db:
         assert compare_metadata(MigrationContext.configure(db), metadata) == []
-    store.close()
+    sqlite_store.close()
     path = tmp_path / "manager.db"
     assert tables(path) == {*metadata.tables, "alembic_version"}
     migrations.downgrade(str(path), "base")
@@ -48,8 +51,39 @@ def test_migrations_make_exactly_the_tables_and_take_them_back(store: Store, tmp
     assert tables(path) == {*metadata.tables, "alembic_version"}
 
 
-def test_sqlite_is_set_up_for_durability(store: Store, tmp_path: Path) -> None:
-    with store.engine.connect() as db:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_older_store_moves_along_and_back(kind: str, tmp_path: Path, postgres: Postgres) -> None:
+    """The store of the first meeting: its organizers keep their keys and meetings, forth, back and forth again."""
+    location = str(tmp_path / "old.db") if kind == "sqlite" else postgres.empty()
+    migrations.upgrade(location)
+    migrations.downgrade(location, "0001")
+    key = Hidden(bytes(range(32)))
+    engine = open_engine(location)
+    with engine.begin() as db:
+        add = text("INSERT INTO organizers (id, name, key_digest, created_at) VALUES (:id, :name, :digest, 1)")
+        db.execute(add, {"id": 7, "name": "ann", "digest": sha256(key.reveal()).digest()})
+        db.execute(add, {"id": 8, "name": "gone", "digest": None})
+        keep = "INSERT INTO meetings (number, held, organizer_id, title, meeting_key, invite, state, created_at) "
+        db.execute(
+            text(keep + "VALUES (123456789, 123456789, 7, 'old', :key, :invite, 'scheduled', 1)"), {"key": bytes(32), "invite": b"i" * 8}
+        )
+    engine.dispose()
+    for turn in range(2):
+        store = Store(location)
+        ann = store.read_now(account_of_key, key)
+        assert (ann.id, ann.name) == (7, "ann")
+        assert [(m.number, m.title) for m in store.read_now(meetings.list_meetings, ann)] == [(123456789, "old")]
+        assert [(o.name, o.active) for o in store.read_now(keys.list_organizers)][:2] == [("ann", True), ("gone", False)]
+        store.write_now(keys.add_organizer, f"new {turn}", 1.0)
+        with store.engine.connect() as db:
+            assert compare_metadata(MigrationContext.configure(db), metadata) == []
+        store.close()
+        migrations.downgrade(location, "0001")
+    migrations.downgrade(location, "base")
+
+
+def test_sqlite_is_set_up_for_durability(sqlite_store: Store, tmp_path: Path) -> None:
+    with sqlite_store.engine.connect() as db:
         settings = {
             name: db.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
         }
@@ -108,8 +142,8 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     assert path.read_bytes() == b"no database " * 1000
 
 
-def test_a_database_of_a_newer_version_is_named_and_left_alone(store: Store, tmp_path: Path) -> None:
-    store.close()
+def test_a_database_of_a_newer_version_is_named_and_left_alone(sqlite_store: Store, tmp_path: Path) -> None:
+    sqlite_store.close()
     path = tmp_path / "manager.db"
     with sqlite3.connect(path) as db:
         db.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -118,8 +152,8 @@ def test_a_database_of_a_newer_version_is_named_and_left_alone(store: Store, tmp
     assert tables(path) == {*metadata.tables, "alembic_version"}
 
 
-def test_a_locked_database_is_named(store: Store, tmp_path: Path) -> None:
-    store.close()
+def test_a_locked_database_is_named(sqlite_store: Store, tmp_path: Path) -> None:
+    sqlite_store.close()
     other = sqlite3.connect(tmp_path / "manager.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     assert refused(tmp_path / "manager.db") is StoreCause.LOCKED
@@ -133,8 +167,9 @@ def test_a_location_that_names_no_store_is_named(location: str) -> None:
         Store(location)
 
 
-def test_a_full_disk_is_named_and_loses_nothing(store: Store, organizer: Account) -> None:
-    kept = [store.write_now(meetings.schedule, organizer, "kept", bytes(32), 1.0).number for _ in range(20)]
+def test_a_full_disk_is_named_and_loses_nothing(sqlite_store: Store) -> None:
+    organizer = sqlite_store.read_now(account_of_key, sqlite_store.write_now(keys.add_organizer, "ann", 1.0))
+    kept = [sqlite_store.write_now(meetings.schedule, organizer, "kept", bytes(32), 1.0).number for _ in range(20)]
 
     def fill(db: Connection) -> None:
         db.exec_driver_sql(f"PRAGMA max_page_count = {db.exec_driver_sql('PRAGMA page_count').scalar_one()}")
@@ -142,10 +177,10 @@ def test_a_full_disk_is_named_and_loses_nothing(store: Store, organizer: Account
             meetings.schedule(db, organizer, f"{at} {CANARY}", bytes(32), 2.0)
 
     with pytest.raises(StoreUnavailable) as caught:
-        store.write_now(fill)
+        sqlite_store.write_now(fill)
     assert caught.value.cause is StoreCause.FULL
     assert CANARY not in repr(caught.value) + str(caught.value)
-    assert {m.number for m in store.read_now(meetings.list_meetings, organizer)} == set(kept)
+    assert {m.number for m in sqlite_store.read_now(meetings.list_meetings, organizer)} == set(kept)
 
 
 def test_G21_errors_and_reprs_hold_no_values(store: Store) -> None:
