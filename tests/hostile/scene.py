@@ -5,7 +5,7 @@ relay is `tests.endpoint.room`, which an attack may turn into a hostile one.
       at             who must notice: every honest member, unless it says otherwise
       detected       the names under which each of them must have counted it
       mount(scene)   do it
-      lost           whoever cannot go on afterwards (only somebody who was shown another log)
+      lost           who does not go on afterwards: the attacker, or somebody who was shown another log
 
 `test_attacks.py` mounts each, looks for the names, and sees that the session goes on.
 """
@@ -82,25 +82,25 @@ class Scene:
         room = self.room
         room.meddle = None
         room.run(40.0, step=1.0)
-        members = [member for member in self.honest if member not in list(without)]
+        members, office = [member for member in self.honest if member not in list(without)], room.members[room.office]
         words = {member: f"still here {member.me} {random.random()}" for member in members}
         for member in members:
             member.chat(words[member])
             room.run()
         self.ana.screen_packets(b"again", restart=True, snapshot=True)
         self.ana.screen_packets(b"\0next", restart=True)
-        self.olga.chair.knock(False, room.now)
+        office.chair.knock(False, room.now)
         room.run(1.0)
         late = room.guest(90, "Late")
         room.run(1.0)
         late.chat("late, and in")
-        self.olga.chair.dismiss(late.me, room.now)
+        office.chair.dismiss(late.me, room.now)
         room.run(1.0)
         for member in members:
             heard = [text for _, text in room.chat(member)]
             assert [text for text in heard if text.startswith("still here")] == list(words.values()), member
-            assert (member.state.head, member.state.epoch) == (self.olga.state.head, self.olga.state.epoch)
-            assert member.keyring.group_key == self.olga.keyring.group_key
+            assert (member.state.head, member.state.epoch) == (office.state.head, office.state.epoch)
+            assert member.keyring.group_key == office.keyring.group_key
             assert member.may_seal
         for viewer in [member for member in members if member is not self.ana]:
             assert room.events(viewer, events.ScreenMessage)[-1].content == b"\0next"

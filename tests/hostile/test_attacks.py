@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.hostile import manager, member, relay
+from tests.hostile import chair, manager, member, relay
 from tests.hostile.scene import Attack, Scene
 
 ATTACKS = [
     found
-    for module in (relay, manager, member)
+    for module in (relay, manager, member, chair)
     for found in vars(module).values()
     if isinstance(found, type) and issubclass(found, Attack) and found.__module__ == module.__name__ and hasattr(found, "detected")
 ]

@@ -1,0 +1,152 @@
+"""Who wants the chair, or what two members say to each other: former organizers, would-be successors, listeners."""
+
+from typing import ClassVar
+
+from crypto.signing import SigningKey
+from endpoint import events, log
+from endpoint.handshake import clear_packet, place
+from endpoint.log import sign_entry
+from endpoint.member import Member
+from endpoint.messages import Proof4, encode, parse_handshake_untrusted
+from tests.endpoint.pair import craft
+from tests.hostile.scene import Attack, Forger, Scene, header_of
+from wire.ids import Channel, Epoch, ParticipantId, Stream
+from wire.packet import HEADER_SIZE, Flag
+
+
+def _entry(scene: Scene, key: SigningKey, fields: log.Fields, counter: int) -> bytes:
+    state = scene.ben.state
+    return sign_entry(key, state.index + 1, state.head, counter, fields).wire
+
+
+def _next_term(scene: Scene) -> Epoch:
+    return Epoch(((scene.ben.state.epoch >> 24) + 1) << 24)
+
+
+class ForgesAHandOver(Attack):
+    """Eve writes in her own name that the chair was handed to her, with her own signatures alone."""
+
+    detected: ClassVar = ("entry-forged",)
+
+    def mount(self, scene: Scene) -> None:
+        eve = scene.eve
+        fields = log.HandOver(eve.me, eve.signing.public, eve.exchange.public, bytes(64), Epoch(scene.ben.state.epoch + 1))
+        scene.deliver(Forger(scene.room, eve, eve.me).packet(Channel.LOG, 0, _entry(scene, eve.signing, fields, 0), last=True))
+        assert {member.state.organizer for member in scene.honest} == {scene.olga.me}
+
+
+class CommandsAfterwards(Attack):
+    """Olga handed the chair to Ana, and goes on to dismiss Ben over a relay that lets it pass."""
+
+    detected: ClassVar = ("no-right",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ana, scene.ben]
+
+    def lost(self, scene: Scene) -> list[Member]:
+        return [scene.olga]
+
+    def mount(self, scene: Scene) -> None:
+        room, olga = scene.room, scene.olga
+        olga.chair.hand_over(scene.ana.me, room.now)
+        room.run()
+        scene.ana.heir.accept(room.now)
+        room.run(1.0)
+        entry = _entry(scene, room.meeting_key, log.Dismiss(scene.ben.me, []), olga.channels.last(Channel.LOG) + 1)
+        scene.deliver(*olga.channels.seal(Channel.LOG, entry))
+        assert scene.ben.me in scene.ana.state.members
+
+
+class TakesOverUnnamed(Attack):
+    """Eve takes the chair over after a minute's silence, which a relay fakes; nobody has named her a successor."""
+
+    detected: ClassVar = ("entry-illegal",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ana, scene.ben]
+
+    def mount(self, scene: Scene) -> None:
+        scene.room.meddle = lambda to, packet: [] if packet[2] in (Channel.LOG, Channel.KEY) else [packet]
+        scene.room.run(70.0, step=1.0)
+        scene.room.meddle = None
+        entry = _entry(scene, scene.eve.signing, log.TakeOver(scene.eve.me, _next_term(scene)), 0)
+        scene.deliver(Forger(scene.room, scene.eve, scene.eve.me).packet(Channel.LOG, 0, entry, last=True), to=self.at(scene))
+        assert scene.ben.state.organizer == scene.olga.me
+
+
+class TakesOverTooEarly(Attack):
+    """Eve is a successor, and claims the chair while the organizer is heard: it waits, and is gone after its time."""
+
+    detected: ClassVar = ("held-too-long",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ana, scene.ben]
+
+    def mount(self, scene: Scene) -> None:
+        scene.olga.chair.name_successors([scene.eve.me], scene.room.now)
+        scene.room.run(6.0)
+        entry = _entry(scene, scene.eve.signing, log.TakeOver(scene.eve.me, _next_term(scene)), 0)
+        scene.deliver(Forger(scene.room, scene.eve, scene.eve.me).packet(Channel.LOG, 0, entry, last=True), to=self.at(scene))
+        assert scene.ben.state.organizer == scene.olga.me
+        scene.room.run(35.0, step=1.0)
+
+
+class BreaksTheChain(Attack):
+    """A relay puts something else into the chain of organizers that a newcomer gets."""
+
+    detected: ClassVar = ("organizer-wrong",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        assert scene.newcomer is not None
+        return [scene.newcomer]
+
+    def mount(self, scene: Scene) -> None:
+        said = scene.sent(Channel.LOG, scene.olga)[0]
+
+        def meddle(to: ParticipantId, packet: bytes) -> list[bytes]:
+            header = header_of(packet)
+            if not header.flags & Flag.CLEAR or place(header.counter)[1] != 4:
+                return [packet]
+            answer = parse_handshake_untrusted(packet[HEADER_SIZE:])
+            assert isinstance(answer, Proof4)
+            forged = encode(Proof4(answer.proof, [said[:200]], answer.signature))
+            return [clear_packet(header.session, header.sender, header.recipient, 4, 0, forged)]
+
+        scene.room.meddle = meddle
+        scene.newcomer = scene.room.guest(51, "Newcomer")
+        scene.room.run(1.0)
+
+
+class ListensToAWhisper(Attack):
+    """A relay gives Ana's whisper to Ben to everyone else, the organizer too, and once more with their numbers on it."""
+
+    detected: ClassVar = ("misdelivered", "bad-tag")
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.olga]
+
+    def mount(self, scene: Scene) -> None:
+        scene.ana.whisper(scene.ben.me, "between us")
+        scene.room.run()
+        (whisper,) = scene.sent(Channel.WHISPER, scene.ana, scene.ben.me)
+        for other in (scene.olga, scene.eve):
+            scene.deliver(whisper, whisper[:16] + other.me.to_bytes(4, "big") + whisper[20:], to=[other])
+        assert not any(b"between us" in packet for packet in scene.room.wire)
+        heard = {member.me for member in scene.room.members.values() if scene.room.events(member, events.WhisperReceived)}
+        assert scene.ben.me in heard <= {scene.ana.me, scene.ben.me}
+
+
+class ForgesAWhisper(Attack):
+    """Eve whispers to Ben in Ana's name, with every key that she has."""
+
+    detected: ClassVar = ("bad-tag",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ben]
+
+    def mount(self, scene: Scene) -> None:
+        scene.eve.whisper(scene.ben.me, "I am Ana")
+        scene.room.run()
+        own = craft(scene.eve, Channel.WHISPER, b"I am Ana", Flag.LAST | Flag.SIGNED, scene.ben.me)
+        scene.deliver(own[:12] + scene.ana.me.to_bytes(4, "big") + own[16:], to=[scene.ben])
+        assert scene.ben.channels.counter(Stream(scene.ana.me, scene.ben.me, Channel.WHISPER)) == -1
