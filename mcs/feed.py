@@ -212,7 +212,8 @@ class Feed(Generic[P]):
     def _gather(self) -> bytes:
         """The next segment; b"" if there is none."""
         out: list[bytes] = []
-        size = 0
+        size = self._gather_ring(Queue.KEYS, out, 0)
+        size = self._gather_ring(Queue.TALK, out, size)
         while (entry := self._peek()) is not None:
             if size + len(entry.frame) > SEGMENT and out:
                 break
@@ -226,11 +227,24 @@ class Feed(Generic[P]):
             self._commit(entry)
         return out[0] if len(out) == 1 else b"".join(out)
 
+    def _gather_ring(self, queue: Queue, out: list[bytes], size: int) -> int:
+        """What fits of a ring that goes before all that follows it. Returns the bytes gathered; more than `SEGMENT`: no more may follow."""
+        ring, at = self._log.rings[queue], self._cursors[queue]
+        while at < ring.head and size < SEGMENT:
+            for entry in ring.some(at):
+                if entry is not None and entry.public:
+                    size += len(entry.frame)
+                    if size > SEGMENT and out:
+                        self._cursors[queue] = at
+                        return size
+                    out.append(entry.frame)
+                at += 1
+        self._cursors[queue] = at
+        return size
+
     def _peek(self) -> Entry | None:
+        """The next entry of what goes behind keys and talk."""
         rings, cursors = self._log.rings, self._cursors
-        for queue in (Queue.KEYS, Queue.TALK):
-            if cursors[queue] < rings[queue].head and (entry := self._peek_ring(queue)):
-                return entry
         for channel in _LATEST:
             latest, seen = self._log.latest[channel], self._latest[channel]
             if seen < latest.seq and (entry := latest.after(seen)):
@@ -246,7 +260,7 @@ class Feed(Generic[P]):
         ring, at = self._log.rings[queue], self._cursors[queue]
         while at < ring.head:
             entry = ring.get(at)
-            if entry is not None and entry.stream.recipient == 0 and entry.stream.channel != Channel.SNAPSHOT:
+            if entry is not None and entry.public:
                 self._cursors[queue] = at
                 return entry
             at += 1

@@ -56,6 +56,8 @@ RING_OF: Final[dict[int, Queue]] = {
     Channel.SCREEN: Queue.SCREEN,
     Channel.SNAPSHOT: Queue.SCREEN,
 }
+SNAPSHOT: Final = int(Channel.SNAPSHOT)
+SOME: Final = 256
 RELIABLE_QUEUES: Final = (Queue.KEYS, Queue.TALK, Queue.FILES)
 
 
@@ -72,11 +74,12 @@ class Verdict(StrEnum):
 class Entry:
     """One framed packet. Immutable but for `gone`."""
 
-    __slots__ = ("at", "counter", "epoch", "first", "frame", "gap_after", "gone", "index", "last", "offset", "seq", "stream", "via")
+    __slots__ = ("at", "counter", "epoch", "first", "frame", "gap_after", "gone", "index", "last", "offset", "public", "seq", "stream", "via")
 
     def __init__(self, frame: bytes, header: PacketHeader, stream: Stream, at: float, seq: int, via: str) -> None:
         self.frame = frame  # header and body, as written to every reader
         self.stream = stream
+        self.public = stream.recipient == 0 and stream.channel != SNAPSHOT  # what every level reader gets, but for its sender
         self.counter = header.counter
         self.epoch = header.epoch
         self.last = bool(header.flags & LAST)
@@ -135,6 +138,11 @@ class Ring:
     def get(self, index: int) -> Entry | None:
         """The entry at an index; None where it is gone. `index` < `head`."""
         return self._slots[self._start + index - self.base] if index >= self.base else None
+
+    def some(self, index: int) -> list[Entry | None]:
+        """The entries from an index on, `SOME` at most."""
+        at = self._start + max(index, self.base) - self.base
+        return self._slots[at : at + SOME]
 
     def oldest(self) -> Entry | None:
         return self._slots[self._start] if self._start < len(self._slots) else None
@@ -195,13 +203,22 @@ class Latest:
         return found
 
 
+class Purse:
+    """What a sender has here of channels 0–4, oldest first, and how many bytes that is."""
+
+    __slots__ = ("entries", "kept")
+
+    def __init__(self) -> None:
+        self.entries: deque[Entry] = deque()
+        self.kept = 0
+
+
 class SessionLog:
     """All packets of a session that this node still has. Owned by its `Session`."""
 
     __slots__ = (
         "_before",
-        "_by_sender",
-        "_kept",
+        "_purses",
         "_rising",
         "_seq",
         "_streams_of",
@@ -228,8 +245,7 @@ class SessionLog:
         self._streams_of: dict[ParticipantId, set[Stream]] = {}
         self._before: dict[Stream, int] = {}  # channel 5: the index of the last packet
         self._torn: dict[Stream, bool] = {}  # channel 9: the snapshot under way is not collected
-        self._by_sender: dict[tuple[ParticipantId, bool], deque[Entry]] = {}  # channels 0–4, oldest first; True: the office's 0 and 1
-        self._kept: dict[tuple[ParticipantId, bool], int] = {}  # their bytes
+        self._purses: dict[tuple[ParticipantId, bool], Purse] = {}  # channels 0–4; True: the office's 0 and 1
 
     @property
     def seq(self) -> int:
@@ -278,27 +294,27 @@ class SessionLog:
             while ring.size > FILE_BYTES and (oldest := ring.oldest()) is not None:
                 ring.drop(oldest)
             return
-        purse = (entry.stream.sender, office and queue is Queue.KEYS)
-        kept = self._by_sender.get(purse)
-        if kept is None:
-            kept = self._by_sender[purse] = deque()
-            self._kept[purse] = 0
-        kept.append(entry)
-        self._kept[purse] += len(entry.frame)
-        if purse[1]:
-            while self._kept[purse] > OFFICE_BYTES:
+        key = (entry.stream.sender, office and queue is Queue.KEYS)
+        purse = self._purses.get(key)
+        if purse is None:
+            purse = self._purses[key] = Purse()
+        purse.entries.append(entry)
+        purse.kept += len(entry.frame)
+        if key[1]:
+            while purse.kept > OFFICE_BYTES:
                 self._drop_oldest(purse)
 
     def over(self, sender: ParticipantId) -> bool:
         """Whether a sender has more than its share of channels 0–4 here."""
-        return self._kept.get((sender, False), 0) > SENDER_BYTES
+        purse = self._purses.get((sender, False))
+        return purse is not None and purse.kept > SENDER_BYTES
 
     def make_room(self, sender: ParticipantId, floors: Sequence[int]) -> bool:
         """Drop a sender's oldest packets over its share, as far as they stand below the floors (by ring: the lowest cursor of any
         linked reader). True if the sender may go on."""
-        purse = (sender, False)
-        while self.over(sender):
-            oldest = self._by_sender[purse][0]
+        purse = self._purses.get((sender, False))
+        while purse is not None and purse.kept > SENDER_BYTES:
+            oldest = purse.entries[0]
             if oldest.index >= floors[RING_OF[oldest.stream.channel]]:
                 return False
             self._drop_oldest(purse)
@@ -306,22 +322,21 @@ class SessionLog:
 
     def oldest_of(self, sender: ParticipantId) -> Entry:
         """The oldest packet of a sender's share. Only while it is `over`."""
-        return self._by_sender[sender, False][0]
+        return self._purses[sender, False].entries[0]
 
-    def _drop_oldest(self, purse: tuple[ParticipantId, bool]) -> None:
-        entry = self._by_sender[purse].popleft()
-        self._kept[purse] -= len(entry.frame)
+    def _drop_oldest(self, purse: Purse) -> None:
+        entry = purse.entries.popleft()
+        purse.kept -= len(entry.frame)
         self.rings[RING_OF[entry.stream.channel]].drop(entry)
 
     def expire(self, now: float, screen_floor: int) -> None:
         """Drop what is too old, and of the screen what stands before the last snapshot and below the floor (the lowest cursor of
         any reader that follows it)."""
-        for purse in list(self._by_sender):
-            entries = self._by_sender[purse]
-            while entries and now - entries[0].at >= KEEP_FOR:
+        for key, purse in list(self._purses.items()):
+            while purse.entries and now - purse.entries[0].at >= KEEP_FOR:
                 self._drop_oldest(purse)
-            if not entries:
-                del self._by_sender[purse], self._kept[purse]
+            if not purse.entries:
+                del self._purses[key]
         screen = self.rings[Queue.SCREEN]
         floor = min(screen_floor, self.snapshot.first if self.snapshot else 0)
         while (oldest := screen.oldest()) is not None and oldest.index < floor:
