@@ -1,5 +1,7 @@
 """Each attack by name: every honest member that it reaches notices it under the name that the threat model gives, and the session goes on."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.hostile import chair, manager, member, relay
@@ -27,3 +29,11 @@ def test_B08_G26_an_attack_is_named_and_the_session_goes_on(kind: type[Attack]) 
 def test_there_is_an_attack_of_each_kind() -> None:
     assert len(ATTACKS) >= 38
     assert all(attack.__doc__ for attack in ATTACKS)
+
+
+def test_the_threat_model_lists_every_attack_with_its_names() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "threat-model.md").read_text()
+    for attack in ATTACKS:
+        sentence = " ".join((attack.__doc__ or "").split())
+        names = ", ".join(f"`{name}`" for name in attack.detected)
+        assert f"| {attack.__module__.rpartition('.')[2]} | `{attack.__name__}` | {sentence} | {names} |\n" in text, attack
