@@ -2,6 +2,8 @@
 
     $XDG_STATE_HOME/parley/            (~/.local/state/parley)
       meetings/123456789.json          a scheduled meeting with its key and password, until it has ended
+      meetings/123456789.session       a session that runs: sealed, so that its organizer can come back after a crash (`endpoint.journal`)
+      known.json                       which organizer's key each meeting had that was joined from here
       up/.lock                         held while directories are made and swept
       up/RANDOM/lock                   held by the `parley up` that lives there, as long as it lives
       up/RANDOM/running.json           how `parley join` finds it: manager, CA, meeting. No secret is in it
@@ -18,18 +20,21 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Final
 
 import msgspec
 
 from crypto.errors import BadLength
-from crypto.signing import SigningKey
+from crypto.signing import SigningKey, fingerprint
 from endpoint.errors import EndpointError
 from endpoint.invitation import invitation_for
 from endpoint.sdk import Meeting
 from wire.ids import MEETING_IDS, MeetingId, format_meeting_id
 
+MAX_PINS: Final = 1000
+"""Meetings whose key is remembered."""
 LOCK: Final = "lock"
 RUNNING: Final = "running.json"
 
@@ -137,8 +142,39 @@ def kept(meeting: MeetingId) -> KeptMeeting:
 
 def forget(meeting: MeetingId) -> None:
     """It has ended: its key and password are worthless, and go."""
-    with suppress(OSError):
-        _kept_path(meeting).unlink()
+    for path in (_kept_path(meeting), journal_path(meeting)):
+        with suppress(OSError):
+            path.unlink()
+
+
+def journal_path(meeting: MeetingId) -> Path:
+    """Where the session of this meeting is written down while it runs here."""
+    return state_directory() / "meetings" / f"{meeting}.session"
+
+
+# organizers' keys
+
+
+class Known(StrEnum):
+    """Whether the organizer's key of a meeting is the one that it had before."""
+
+    NEW = "new"
+    SAME = "same"
+    CHANGED = "changed"
+
+
+def pin(site: str, meeting: MeetingId, meeting_key: bytes) -> Known:
+    """Remember the key, and say whether it was another one before. A file that cannot be used remembers nothing."""
+    path, name, shown = state_directory() / "known.json", f"{site}/{meeting}", fingerprint(meeting_key)
+    try:
+        pins = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.MsgspecError):
+        pins = {}
+    before = pins.pop(name, None)
+    pins[name] = shown
+    with suppress(HomeError):
+        write_private(path, msgspec.json.encode(dict(list(pins.items())[-MAX_PINS:])))
+    return Known.NEW if before is None else Known.SAME if before == shown else Known.CHANGED
 
 
 def _kept_path(meeting: MeetingId) -> Path:

@@ -109,6 +109,18 @@ class Journal:
             raise JournalError(f"{path}: {error.strerror}. {JournalError.sentence}") from None
         return journal, saved
 
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises JournalError if a program on this machine organizes this session."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            return
+        try:
+            _try_lock(descriptor)
+        finally:
+            os.close(descriptor)
+
     def entry(self, wire: bytes, epoch: int, key: bytes) -> None:
         """An entry that is about to be sent, and the epoch and key that hold after it. Raises JournalError."""
         self._write(_Entry(wire, epoch, key))
@@ -154,12 +166,16 @@ def _read(path: Path, seed: bytes, session: SessionId) -> Saved | None:
     except FileNotFoundError:
         return None
     with open(descriptor, "rb") as file:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JournalError("Another program on this machine organizes this session already.") from None
+        _try_lock(descriptor)
         content = file.read()
     return _parse(content, seed, session)
+
+
+def _try_lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JournalError("Another program on this machine organizes this session already.") from None
 
 
 def _parse(content: bytes, seed: bytes, session: SessionId) -> Saved | None:

@@ -331,8 +331,9 @@ class Member(Speaker):
         state = self.state
         presenter, control, organizer, successors = state.presenter, state.control, state.organizer, list(state.successors)
         door = state.locked, state.knock
-        state.apply(signed)
         fields = signed.entry.fields
+        former_name = self.name(ParticipantId(fields.participant)) if isinstance(fields, log.Rename) else ""
+        state.apply(signed)
         if isinstance(fields, log.Leave | log.Dismiss | log.Chat):
             for sender, cut in state.withdrawn():
                 if self._shown.get(sender, -1) > cut:
@@ -353,7 +354,7 @@ class Member(Speaker):
             case log.Chat():
                 self.events.append(events.ChatRightChanged(ParticipantId(fields.participant), fields.allowed))
             case log.Rename():
-                self.events.append(events.Renamed(ParticipantId(fields.participant), "", clean_name(fields.name)))
+                self.events.append(events.Renamed(ParticipantId(fields.participant), former_name, clean_name(fields.name)))
             case log.EpochEntry():
                 self.keys.commit(fields.epoch, fields.digest, now)
                 self.events.append(events.KeyChanged(fields.epoch))

@@ -11,9 +11,10 @@ A block's own error comes out as it is, not in an exception group, unless there 
 """
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Final
 
 import trio
@@ -21,14 +22,17 @@ import trio
 from crypto.signing import SigningKey
 from crypto.srp import make_verifier
 from endpoint.errors import NoManager, WrongOrganizer
+from endpoint.events import MustWait
 from endpoint.guest import Guest
 from endpoint.invitation import Invitation, invitation_for
+from endpoint.journal import Journal
 from endpoint.manager_api import ManagerApi
 from endpoint.organizer import Organizer
 from endpoint.session import Session
 from endpoint.text import clean_line
 from endpoint.words import new_password
 from net.tls import client_context
+from wire.ids import Role
 
 Path = str | os.PathLike[str]
 MAX_TITLE: Final = 200
@@ -57,28 +61,49 @@ async def schedule(site: str, title: str, *, ca: Path, key: str, password: str |
 
 
 @asynccontextmanager
-async def host(meeting: Meeting, *, ca: Path, key: str, name: str = "Organizer") -> AsyncIterator[Session]:
+async def host(meeting: Meeting, *, ca: Path, key: str, name: str = "Organizer", journal: Path | None = None) -> AsyncIterator[Session]:
     """Open the meeting and organize it while the block runs; its end ends the session for everyone.
 
-    Raises ManagerRefused, ManagerUnreachable, WrongOrganizer, PkiUnreadable.
+    journal: a file that is kept while the session runs. If this process dies, the next `host` with the same file takes the same session up
+    again. If the organizer's role has passed to somebody else meanwhile, this side joins as a guest.
+
+    Raises ManagerRefused, ManagerUnreachable, WrongOrganizer, PkiUnreadable, JournalError.
     """
     tls = client_context(ca, None)
     signing = SigningKey.from_seed(meeting.seed)
     invitation = meeting.invitation
+    if journal is not None:
+        Journal.check_free(FilePath(journal))
     async with ManagerApi.connect(invitation.site, ca, key) as api:
         ticket = await api.open(invitation.meeting)
     if ticket.meeting_key != signing.public:
         raise WrongOrganizer("The manager names another key for this meeting than the one that was made here. Schedule a new one.")
+    if ticket.role is not Role.ORGANIZER:
+        guest = Guest(ticket, invitation.password or "", name, expected=invitation.expected)
+        with single_errors():
+            async with Session.open(guest, ticket, tls) as session:
+                await session.until_joined()
+                yield session
+        return
     verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, invitation.password or "")
-    with single_errors():
-        async with Session.open(Organizer(ticket, signing, verifier, name, trio.current_time()), ticket, tls) as session:
-            yield session
+    book, saved = Journal.begin(FilePath(journal), meeting.seed, ticket.session) if journal is not None else (None, None)
+    try:
+        with single_errors():
+            organizer = Organizer(ticket, signing, verifier, name, trio.current_time(), book, saved)
+            async with Session.open(organizer, ticket, tls) as session:
+                yield session
+    finally:
+        if book is not None:
+            book.close()
 
 
 @asynccontextmanager
-async def join(invitation: Invitation, name: str, *, ca: Path, patience: float = 0.0) -> AsyncIterator[Session]:
+async def join(
+    invitation: Invitation, name: str, *, ca: Path, patience: float = 0.0, must_wait: Callable[[], None] = lambda: None
+) -> AsyncIterator[Session]:
     """Be a guest while the block runs; its end says goodbye. The block begins when this side is in.
 
+    must_wait: called if the secret matched and the organizer's person has to let us in, which may take long.
     patience: seconds to wait for a meeting that is not open yet; the manager tells that to those who have the invitation alone.
     Raises the `JoinError` that says why not, ManagerRefused, ManagerUnreachable, SessionOver, NoManager, PkiUnreadable.
     """
@@ -90,6 +115,7 @@ async def join(invitation: Invitation, name: str, *, ca: Path, patience: float =
     guest = Guest(ticket, invitation.password or "", name, expected=invitation.expected)
     with single_errors():
         async with Session.open(guest, ticket, tls) as session:
+            session.listen(lambda event: must_wait() if isinstance(event, MustWait) else None)
             await session.until_joined()
             yield session
 

@@ -4,6 +4,7 @@ One nursery: sharing (when the log names us), watching (when it names another), 
 ends all. A screen that can no longer be shared is told; the meeting goes on.
 """
 
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -40,10 +41,24 @@ class Removed(EndpointError):
         self.name = reason  # type: ignore[misc]  # the session names it
 
 
-async def attend(session: Session, face: Face, invitation: Invitation, finish: trio.Event, *, source: Source | None, picture: Path) -> None:
-    """Until the session ends, or `finish` is set: then a guest leaves and a host ends it. Raises Removed."""
+async def attend(
+    session: Session,
+    face: Face,
+    invitation: Invitation,
+    finish: trio.Event,
+    *,
+    source: Source | None,
+    picture: Path,
+    keep_password: Callable[[str], None] | None = None,
+) -> None:
+    """Until the session ends, or `finish` is set: then a guest leaves and a host ends it. `keep_password` is told of another password.
+
+    Raises Removed.
+    """
     viewer = PngViewer(picture, report=lambda trouble: face.say(f"{trouble.name}: {trouble.sentence}"))
     room = Room(session, invitation, Watcher(session, viewer.show), viewer, picture, finish)
+    if keep_password is not None:
+        room.password_changed = keep_password
     if source is not None:
         pointer = X11Pointer(source) if isinstance(source, X11Source) else None
         room.presenter = Presenter(session, source, pointer=pointer, started=room.hosting)
@@ -109,7 +124,9 @@ async def _follow_orders(room: Room, face: Face) -> None:
     async with aclosing(face.orders()) as orders:
         async for order in orders:
             try:
-                await obey(room, order)
+                answer = await obey(room, order)
+                if answer:
+                    face.answer(order, answer)
             except EndpointError as error:
                 face.refuse(error)
 

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from endpoint import events
 from endpoint.cli import view
-from endpoint.cli.commands import COMMANDS, Order, json_order_untrusted, typed_order
+from endpoint.cli.commands import COMMANDS, Order, completions, json_order_untrusted, typed_order
 from endpoint.cli.keys import LineEditor, LineParser, at_keyboard, read_lines, single_keys
 from endpoint.cli.room import Room
 from endpoint.errors import EndpointError
@@ -39,6 +39,18 @@ NAMES: Final[dict[type[events.Event], str]] = {
     events.ChatWithdrawn: "chat-withdrawn",
     events.ChatRightChanged: "chat-right",
     events.PresenceChanged: "presence",
+    events.WhisperReceived: "whisper",
+    events.WhisperRead: "whisper-read",
+    events.WhisperUndelivered: "whisper-undelivered",
+    events.Renamed: "renamed",
+    events.DoorChanged: "door",
+    events.OrganizerChanged: "organizer",
+    events.SuccessorsChanged: "successors",
+    events.ChairOffered: "chair-offered",
+    events.OfferDeclined: "offer-declined",
+    events.KeyChanged: "key-changed",
+    events.Knocked: "knock",
+    events.KnockEnded: "knock-ended",
     events.Wish: "wish",
     events.JoinRefused: "join-refused",
     events.LinkChanged: "link",
@@ -62,10 +74,13 @@ class Face(Protocol):
         """Something has happened in the session."""
 
     def state(self, name: str, **facts: Any) -> None:
-        """Something of our own has changed: `on-air`, `watching`, `picture`."""
+        """Something of our own has changed: `on-air`, `watching`, `picture`, `must-wait`."""
 
     def say(self, text: str) -> None:
         """For a person: something beside the session."""
+
+    def answer(self, order: Order, text: str) -> None:
+        """What was asked for is done, and this has come of it."""
 
     def refuse(self, error: ParleyError) -> None:
         """What was asked for is not done."""
@@ -113,11 +128,16 @@ class PlainFace:
             self._print(text)
 
     def state(self, name: str, **facts: Any) -> None:
-        if name in ("on-air", "watching") and facts["state"]:
+        if name == "must-wait":
+            self.say("The password is right. The organizer has to let you in; waiting …")
+        elif name in ("on-air", "watching") and facts["state"]:
             self._print(Text(f"{'sharing' if name == 'on-air' else name}: {facts['state']}", style="dim"))
 
     def say(self, text: str) -> None:
         self._print(Text(text, style="dim"))
+
+    def answer(self, order: Order, text: str) -> None:
+        self._print(Text(text, style="green"))
 
     def refuse(self, error: ParleyError) -> None:
         self._print(Text(str(error), style="yellow"))
@@ -139,14 +159,14 @@ class PlainFace:
         assert room is not None
         match order.do:
             case "who":
-                self._print(view.roster(tuple(room.people())))
+                self._print(view.listed((*room.waiting(), *room.people(), *room.left())))
             case "link" if room.hosting:
                 self._print(view.invitation_text(room.invitation, room.title, room.words), whole=True)
             case "help":
-                shown = [c for c in COMMANDS.values() if (room.hosting or not c.host) and (c.usage != "/leave" or not room.hosting)]
+                shown = [c for c in COMMANDS.values() if not (c.guest if room.hosting else c.host)]
                 usages = [(c.usage, c.help) for c in shown] + [("/who", "everyone who is here")]
                 usages += [("/link", "the invitation again")] if room.hosting else []
-                self._print(Text("\n".join(f"  {usage:16} {text}" for usage, text in usages)))
+                self._print(Text("\n".join(f"  {usage:22} {text}" for usage, text in usages)))
             case _:
                 return False
         return True
@@ -157,7 +177,7 @@ class LiveFace(PlainFace):
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__(console)
-        self._editor = LineEditor() if at_keyboard() else None
+        self._editor = LineEditor(self._complete) if at_keyboard() else None
         self._live: Live | None = None
         self._news = trio.Event()
 
@@ -169,6 +189,12 @@ class LiveFace(PlainFace):
                 self._live = live
                 self._draw()
                 yield
+
+    def _complete(self, line: str) -> list[str]:
+        found = completions(self._room, line) if self._room else []
+        if len(found) > 1:
+            self._print(Text("  ".join(word.rstrip() for word in found), style="dim"))
+        return found
 
     async def run(self) -> None:
         while True:
@@ -189,6 +215,8 @@ class LiveFace(PlainFace):
         self._news.set()
 
     def state(self, name: str, **facts: Any) -> None:
+        if name == "must-wait":
+            super().state(name)
         self._news.set()
 
     async def orders(self) -> AsyncGenerator[Order, None]:
@@ -242,19 +270,25 @@ class JsonFace:
 
     def _roster(self) -> None:
         assert self._room is not None
-        emit("roster", people=[asdict(person) for person in self._room.people()])
+        room = self._room
+        people = (*room.waiting(), *room.people(), *room.left())
+        emit("roster", people=[asdict(person) for person in people], knock=room.session.state.knock, locked=room.session.state.locked)
 
     async def run(self) -> None:
         await trio.sleep_forever()
 
     def tell(self, event: events.Event) -> None:
-        emit(NAMES.get(type(event), type(event).__name__), **msgspec.to_builtins(event))
+        if not isinstance(event, events.MustWait):  # told when it was so
+            emit(NAMES.get(type(event), type(event).__name__), **msgspec.to_builtins(event))
 
     def state(self, name: str, **facts: Any) -> None:
         emit(name, **facts)
 
     def say(self, text: str) -> None:
         emit("note", text=text)
+
+    def answer(self, order: Order, text: str) -> None:
+        emit("done", do=order.do, answer=text)
 
     def refuse(self, error: ParleyError) -> None:
         emit("refused", name=error.name, sentence=str(error).removeprefix(f"{error.name}: "))

@@ -18,11 +18,13 @@ from endpoint.cli.keys import LineParser, at_keyboard, read_lines
 from endpoint.cli.organize import default_picture
 from endpoint.cli.secrets_in import PROMPT, answered, first_line, parse_target, prompted, read_link_file, read_password_file
 from endpoint.cli.share import open_share
-from endpoint.errors import ManagerRefused, NoManager
+from endpoint.errors import ManagerRefused, NoManager, WrongSecret
 from endpoint.invitation import Invitation
 from endpoint.settings import Settings, check_site, load_settings, own_name
 from wire.ids import MeetingId, format_meeting_id
 
+RETRIES: Final = 3
+"""Passwords that a person may try."""
 PATIENCE: Final = 12 * 3600.0
 """Seconds that somebody with the link waits for the organizer to open."""
 
@@ -74,7 +76,16 @@ def join(
                 lines = read_lines(LineParser())
                 invitation = answered(target, await first_line(lines))
         invitation, ca = locate(invitation, settings)
-        await join_meeting(settings, invitation, ca, choose_face(as_json, lines), begin, share=share or "")
+        for _ in range(RETRIES):
+            try:
+                await join_meeting(settings, invitation, ca, choose_face(as_json, lines), begin, share=share or "")
+                return
+            except WrongSecret as error:
+                if lines is not None or password_file or link_file or not at_keyboard():
+                    raise
+                click.echo(f"{error.sentence}", err=True)
+                invitation = replace(answered(invitation, await prompted(PROMPT)), site=invitation.site)
+        raise WrongSecret
 
     run(work, as_json=as_json, verbose=verbose)
 
@@ -104,17 +115,23 @@ def locate(invitation: Invitation, settings: Settings) -> tuple[Invitation, Path
 async def join_meeting(settings: Settings, invitation: Invitation, ca: Path, face: Face, begin: Begin, *, share: str = "") -> None:
     """Be a guest until the meeting ends, or its person wants to leave. Waits for one that is not open yet."""
     name = own_name(settings) or "Guest"
+
+    def must_wait() -> None:
+        face.state("must-wait")
+
     async with AsyncExitStack() as stack:
         source = None
         if share:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-"))
             source = await stack.enter_async_context(open_share(share, settings.display, Path(scratch), settings.excluded))
         try:
-            session = await stack.enter_async_context(sdk.join(invitation, name, ca=ca))
+            session = await stack.enter_async_context(sdk.join(invitation, name, ca=ca, must_wait=must_wait))
         except ManagerRefused as refused:
             if refused.name != "not-open-yet":
                 raise
             face.say("The organizer has not opened the meeting yet; waiting …")
-            session = await stack.enter_async_context(sdk.join(invitation, name, ca=ca, patience=PATIENCE))
+            session = await stack.enter_async_context(sdk.join(invitation, name, ca=ca, patience=PATIENCE, must_wait=must_wait))
+        if home.pin(invitation.site, invitation.meeting, session.ticket.meeting_key) is home.Known.CHANGED:
+            face.say("The organizer's key of this meeting is another one than last time. Compare the six words by voice before you trust it.")
         begin(finish := trio.Event())
         await attend(session, face, invitation, finish, source=source, picture=Path(settings.picture or default_picture(invitation.meeting)))

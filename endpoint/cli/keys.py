@@ -10,7 +10,7 @@ import re
 import sys
 import termios
 import tty
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
@@ -54,10 +54,12 @@ def _text(line: bytearray) -> str:
 
 
 class LineEditor:
-    """Keys of a terminal: `text` is the line so far. Backspace, Ctrl-U (line), Ctrl-W (word); other control keys do nothing."""
+    """Keys of a terminal: `text` is the line so far. Backspace, Ctrl-U (line), Ctrl-W (word), Tab (what `complete` finds: whole lines that
+    this one may become); other control keys do nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, complete: Callable[[str], list[str]] | None = None) -> None:
         self.text = ""
+        self._complete = complete
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._escape = ""
 
@@ -95,6 +97,14 @@ class LineEditor:
         elif key == "\x17":
             kept, _, _ = self.text.rstrip().rpartition(" ")
             self.text = kept + " " if kept else ""
+        elif key == "\t" and self._complete is not None:
+            found = self._complete(self.text)
+            if len(found) == 1:
+                self.text = found[0]
+            elif found:
+                alike = [len({letter.casefold() for letter in letters}) == 1 for letters in zip(*found, strict=False)]
+                shared = alike.index(False) if False in alike else len(alike)
+                self.text = max(self.text, found[0][:shared], key=len)
         elif key >= " " and len(self.text) < MAX_TYPED:
             self.text += key
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +106,26 @@ async def host_meeting(settings: Settings, number: MeetingId, begin: Begin, *, a
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-"))
         source = await stack.enter_async_context(open_share(settings.share, settings.display, Path(scratch), settings.excluded))
         face = choose_face(as_json)
-        opening: Any = sdk.host(meeting, ca=kept.ca, key=api_key(settings), name=own_name(settings) or "Organizer")
+        journal = home.journal_path(number)
+        opening: Any = sdk.host(meeting, ca=kept.ca, key=api_key(settings), name=own_name(settings) or "Organizer", journal=journal)
         try:
             session = await stack.enter_async_context(opening)
         except ManagerRefused as refused:
             if refused.name == "meeting-ended":
                 home.forget(number)
             raise
-        stack.callback(home.forget, number)
+        if session.member.organizes and session.state.index > 0:
+            face.say("This session was running: you are back in it as its organizer.")
+        elif not session.member.organizes:
+            face.say("Somebody else organizes this session now; you are in it as a guest.")
+        stack.callback(lambda: home.forget(number) if session.state.ended else None)
         begin(finish := trio.Event())
-        await attend(session, face, meeting.invitation, finish, source=source, picture=Path(settings.picture or default_picture(number)))
+
+        def keep_password(password: str) -> None:
+            home.keep(replace(kept, meeting=replace(meeting, invitation=replace(meeting.invitation, password=password))))
+
+        picture = Path(settings.picture or default_picture(number))
+        await attend(session, face, meeting.invitation, finish, source=source, picture=picture, keep_password=keep_password)
 
 
 @click.command()
@@ -123,7 +134,8 @@ async def host_meeting(settings: Settings, number: MeetingId, begin: Begin, *, a
 @_ca
 @_key
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with settings; flags go before it.")
-def end(meeting: str, config: Path | None, **flags: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def end(meeting: str, config: Path | None, as_json: bool, **flags: str | None) -> None:
     """End a running meeting of yours for everyone, from wherever your API key is."""
 
     async def work(begin: Begin) -> None:
@@ -142,6 +154,9 @@ def end(meeting: str, config: Path | None, **flags: str | None) -> None:
                 raise SessionOver(f"You have no running meeting {format_meeting_id(number)}.")
             await api.end(session)
         home.forget(number)
-        click.echo(f"{format_meeting_id(number)} has ended.", err=True)
+        if as_json:
+            emit("ended", meeting_id=number)
+        else:
+            click.echo(f"{format_meeting_id(number)} has ended.", err=True)
 
-    run(work)
+    run(work, as_json=as_json)

@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -31,23 +31,45 @@ class NobodyOfThatName(EndpointError):
 
 class NameAmbiguous(EndpointError):
     name: ClassVar[str] = "name-ambiguous"
-    sentence: ClassVar[str] = "More than one person here has a name that begins so; write more of it."
+    sentence: ClassVar[str] = "More than one person here has a name that begins so; write more of it, or the number."
+
+
+LEFT_SHOWN: Final = 5
+"""Those who left last are still on the list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
+    """`presence`: here, away, left, or waiting to be let in. `rtt_ms`: between this member and its relay, as it says; None: not known here."""
+
     participant: ParticipantId
+    number: int  # short, for this program's person alone
     name: str
     me: bool
     organizer: bool
     presents: bool
     away: bool
     muted: bool
+    controls: bool = False
+    successor: bool = False
+    presence: str = "here"
+    rtt_ms: int | None = None
+    refused: int = 0  # what it sent without the right to
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is true of this person, in words."""
-        held = {"you": self.me, "organizer": self.organizer, "presents": self.presents, "away": self.away, "muted": self.muted}
+        held = {
+            "you": self.me,
+            "organizer": self.organizer,
+            "presents": self.presents,
+            "controls": self.controls,
+            "successor": self.successor,
+            "muted": self.muted,
+            self.presence: self.presence != "here",
+            f"{self.rtt_ms} ms": self.rtt_ms is not None,
+            f"{self.refused} refused": self.refused > 0,
+        }
         return tuple(word for word, true in held.items() if true)
 
 
@@ -64,8 +86,10 @@ class Room:
     presenter: Presenter | None = None
     source: Source | None = None
     lender: Lender | None = None
+    password_changed: Callable[[str], None] = lambda password: None  # whoever keeps the invitation
     view: Callable[[], None] | None = None  # opens the viewer's window again
     dropped: Counter[str] = field(default_factory=Counter)
+    numbers: dict[ParticipantId, int] = field(default_factory=dict)
     _rates: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     @property
@@ -114,36 +138,78 @@ class Room:
         presenter = self.session.state.presenter
         return self.session.member.name(presenter) if presenter else ""
 
+    def call(self, participant: ParticipantId) -> str:
+        """Who, in a sentence."""
+        return "Everyone" if not participant else "You" if participant == self.session.me else self.session.member.name(participant)
+
+    def change_password(self, password: str) -> None:
+        """Our copy of the invitation; and whoever keeps it is told."""
+        self.invitation = replace(self.invitation, password=password)
+        self.password_changed(password)
+
+    def number(self, participant: ParticipantId) -> int:
+        """Short names for participant IDs, in the order in which they were first seen here."""
+        return self.numbers.setdefault(participant, len(self.numbers) + 1)
+
     def people(self) -> list[Person]:
         """Everyone on the list, the organizer first, then in the order of their coming."""
-        session, state = self.session, self.session.state
-        found = [
-            Person(
-                participant,
-                session.member.name(participant),
-                participant == session.me,
-                participant == state.organizer,
-                participant == state.presenter,
-                participant in session.member.away,
-                not state.chat.get(participant, state.chat_default),
-            )
-            for participant in state.members
-        ]
+        found = [self._person(participant) for participant in self.session.state.members]
         return sorted(found, key=lambda person: not person.organizer)
 
-    def find(self, name: str) -> ParticipantId:
-        """Who is meant: a whole name, the only one that begins so, or #ID. Raises NobodyOfThatName, NameAmbiguous."""
-        people, wanted = self.people(), clean_line(name).casefold()
+    def _person(self, participant: ParticipantId) -> Person:
+        session, state, member = self.session, self.session.state, self.session.member
+        rtt = session.rtt if participant == session.me else member.chair.rtt.get(participant) if member.organizes else None
+        away = participant in member.away
+        return Person(
+            participant,
+            self.number(participant),
+            member.name(participant),
+            participant == session.me,
+            participant == state.organizer,
+            participant == state.presenter,
+            away,
+            not state.chat.get(participant, state.chat_default),
+            participant == state.control,
+            participant in state.successors,
+            "away" if away else "here",
+            None if rtt is None else round(rtt * 1000),
+            member.refused.get(participant, 0),
+        )
+
+    def left(self) -> list[Person]:
+        """Those who were here last."""
+        gone = list(self.session.state.departed.values())[-LEFT_SHOWN:]
+        return [self._other(ParticipantId(member.id), self.session.member.name(ParticipantId(member.id)), "left") for member in gone]
+
+    def waiting(self) -> list[Person]:
+        """Guests who wait to be let in: the organizer sees them."""
+        if not self.hosting:
+            return []
+        return [self._other(guest, side.name, "waiting") for guest, side in self.session.member.chair.lobby.waiting.items()]
+
+    def _other(self, participant: ParticipantId, name: str, presence: str) -> Person:
+        return Person(participant, self.number(participant), name, False, False, False, False, False, presence=presence)
+
+    def find(self, name: str, *, waiting: bool = False) -> ParticipantId:
+        """Who is meant: a number of the list, a whole name, the only one that begins so, or #ID.
+
+        `waiting`: of those who wait to be let in. Raises NobodyOfThatName, NameAmbiguous, which names all who may be meant.
+        """
+        people, wanted = self.waiting() if waiting else self.people(), clean_line(name).casefold()
         if wanted.startswith("#"):
             found = [person for person in people if f"#{person.participant}" == wanted]
         else:
-            found = [person for person in people if person.name.casefold() == wanted]
+            found = [person for person in people if wanted in (person.name.casefold(), str(person.number))]
             found = found or [person for person in people if wanted and person.name.casefold().startswith(wanted)]
         if not found:
-            raise NobodyOfThatName
+            raise NobodyOfThatName("Nobody of that name waits." if waiting else "")
         if len(found) > 1:
-            raise NameAmbiguous
+            raise NameAmbiguous("Which one? " + ", ".join(f"{person.name} ({person.number})" for person in found) + ". The number will do.")
         return found[0].participant
+
+    def finds(self, names: str) -> list[ParticipantId]:
+        """Several, with commas between them; none for none."""
+        return [self.find(name) for name in names.split(",") if name.strip()]
 
     def rates(self) -> tuple[float, float]:
         """Bytes a second, out and in, of the last seconds. Ask regularly."""

@@ -6,6 +6,7 @@ nothing in them is taken for markup.
 
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
@@ -35,6 +36,8 @@ _IDLE = (" ○ waiting ", "white on grey30")
 _NAME = "bold cyan"
 _FACT = "dim"
 _TROUBLE = "yellow"
+LISTED: Final = 12
+"""People who have a line each; more stand in one paragraph, and /who lists them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class View:
     rate_in: float
     node: str
     people: tuple[Person, ...]
+    waiting: tuple[Person, ...]
     locked: bool
     words: str
     badge: str
@@ -80,6 +84,7 @@ class View:
             rate_in=rate_in,
             node=session.node,
             people=tuple(room.people()),
+            waiting=tuple(room.waiting()),
             locked=session.state.locked or session.state.knock,
             words=room.words,
             badge=room.badge.value,
@@ -100,7 +105,9 @@ def status(view: View, width: int) -> RenderableType:
         rows.add_row("password", Text(view.password, style="bold green") if view.password else Text("none", style=_TROUBLE))
     rows.add_row("compare", Text.assemble(view.words, ("  (by voice: the same at everyone)", _FACT)))
     rows.add_row("secrecy", Text(view.badge))
-    rows.add_row(f"here ({len(view.people)})", roster(view.people))
+    if view.waiting:
+        rows.add_row(f"knocking ({len(view.waiting)})", Text.assemble(listed(view.waiting), ("\n/let in NAME, or /turn away NAME", _FACT)))
+    rows.add_row(f"here ({len(view.people)})", listed(view.people) if len(view.people) <= LISTED else roster(view.people))
     rows.add_row("screen", _screen(view))
     parts: list[RenderableType] = [Text("─" * width, style=_FACT), _banner(view, width), rows]
     if view.typed is not None:
@@ -127,6 +134,19 @@ def _screen(view: View) -> Text:
         return Text.assemble((view.sharing, "bold"), (f" · {moved}", _FACT))
     what = f"{view.showing}" + (f": {view.presenting}'s screen" if view.presenting else "")
     return Text.assemble((what, "bold"), (f" · {moved}", _FACT), *([("\n" + view.picture, "green")] if view.picture else []))
+
+
+def listed(people: tuple[Person, ...]) -> Text:
+    """A line each: number, name, what is true."""
+    text = Text()
+    for person in people:
+        style = Style.parse(_NAME) + Style(dim=person.presence != "here")
+        text.append(f"{person.number:>3} ", style=_FACT).append(person.name, style=style)
+        if person.notes:
+            text.append("  " + ", ".join(person.notes), style=_FACT)
+        text.append("\n")
+    text.rstrip()
+    return text
 
 
 def roster(people: tuple[Person, ...]) -> Text:
@@ -175,8 +195,31 @@ def sentence(event: events.Event, room: Room) -> Text | None:
         case events.MemberJoined():
             return Text.assemble(name(event.name), (" is here.", _FACT))
         case events.MemberLeft():
-            door = " Nobody else comes in until /unlock." if room.hosting else ""
-            return Text.assemble(name(event.name), (f" was removed.{door}" if event.dismissed else " has left.", _FACT))
+            return Text.assemble(name(event.name), (" was removed." if event.dismissed else " has left.", _FACT))
+        case events.WhisperReceived() if event.participant == room.session.me:
+            return Text.assemble(("to ", _FACT), name(event.to), (" alone: ", _FACT), event.text)
+        case events.WhisperReceived():
+            return Text.assemble(name(event.name), (" to you alone: ", _TROUBLE), event.text)
+        case events.WhisperUndelivered():
+            return Text.assemble(name(event.name), (f" is gone and has not read your last whisper ({event.lines}).", _TROUBLE))
+        case events.Renamed():
+            return Text.assemble(name(event.former), (" is listed as ", _FACT), name(event.name))
+        case events.DoorChanged():
+            how = "Nobody else comes in." if event.locked else "Newcomers wait to be let in." if event.knock else "The door is open."
+            return Text(how, style=_FACT)
+        case events.OrganizerChanged():
+            what = " has taken over and organizes this session now." if event.took_over else " organizes this session now."
+            return Text.assemble(name(event.name), (what, _TROUBLE))
+        case events.SuccessorsChanged():
+            names = ", ".join(room.call(i) for i in event.participants)
+            return Text(f"May take over after 60 s of silence: {names or 'nobody'}.", style=_FACT)
+        case events.ChairOffered():
+            return Text.assemble(name(event.name), (" offers you the organizer's role, for good: /accept or /decline.", _TROUBLE))
+        case events.OfferDeclined():
+            return Text.assemble(name(event.name), (" does not want to organize.", _TROUBLE))
+        case events.Knocked():
+            number = room.number(event.participant)
+            return Text.assemble(name(event.name), (f" knocks: /let in {number}, or /turn away {number}.", _TROUBLE))
         case events.PresenterChanged():
             return Text.assemble(name(event.name), (" presents.", _FACT)) if event.name else Text("Nobody presents.", style=_FACT)
         case events.ChatRightChanged():
@@ -194,7 +237,8 @@ def sentence(event: events.Event, room: Room) -> Text | None:
             missing = "Nothing is heard from the organizer: it cannot be reached, or a server withholds it."
             return Text(missing if event.missing else "The organizer is heard again.", style=_TROUBLE)
         case events.Dropped():
-            return Text(f"{event.name}: {event.sentence}", style=_TROUBLE)
+            who = f" ({room.call(event.participant)})" if event.participant else ""
+            return Text(f"{event.name}{who}: {event.sentence}", style=_TROUBLE)
         case events.SessionEnded():
             return Text("The meeting has ended.", style="bold")
         case events.Removed():

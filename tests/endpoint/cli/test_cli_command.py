@@ -86,7 +86,7 @@ def test_G34_nothing_that_can_be_set_is_cryptographic() -> None:
         "join": {"meeting", "name", "picture", "share", "exclude", "display", "password_file", "link_file", "manager", "ca"} | session,
         "schedule": {"title", "password_file", "no_password", "manager", "ca", "key_file", "config", "as_json"},
         "host": {"meeting", "name", "share", "exclude", "display", "picture", "key_file"} | session,
-        "end": {"meeting", "manager", "ca", "key_file", "config"},
+        "end": {"meeting", "manager", "ca", "key_file", "config", "as_json"},
     }
     assert set(Settings.__struct_fields__) == {"name", "manager", "ca", "key_file", "share", "exclude", "display", "picture"}
     read = set()
@@ -135,5 +135,6 @@ def test_any_line_is_an_order_or_malformed(line: str) -> None:
 
 def test_commands_of_the_organizer_are_marked() -> None:
     assert {name for name, command in TYPED.items() if not command.host} == {
-        "pause", "resume", "share", "unshare", "lend", "take", "view", "leave", "chat",
+        "pause", "resume", "share", "unshare", "lend", "take", "view", "leave", "chat", "whisper", "raise-hand", "ask-present", "ask-control",
+        "rename", "present", "stop", "accept", "decline", "take-over",
     }  # fmt: skip

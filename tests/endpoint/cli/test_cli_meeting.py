@@ -92,6 +92,9 @@ async def test_G20_guests_by_id_and_by_link_chat_and_see_the_same_pixels(tmp_pat
         assert ben.all("error")[0]["name"] in ("dismissed", "revoked")
         await ana.event("member-left", name="Ben", dismissed=True)
         late = await here.start("join", number, "--password-file", str(tmp_path / "words"))
+        await late.event("must-wait")
+        await up.event("knock")
+        await up.tell("turn-away", name=str(up.all("knock")[0]["name"]))
         assert await late.ended() == 1
         assert late.all("error")[0]["name"] == "turned-away"
         await up.tell("unlock")
