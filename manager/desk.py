@@ -23,7 +23,7 @@ from manager.callers import Caller, Scope
 from manager.challenge import Challenges, Proof
 from manager.errors import MeetingUnavailable, NoRelay, NotOpenYet, StoreUnavailable, Throttled
 from manager.hidden import Hidden
-from manager.meetings import Standing
+from manager.meetings import Meeting, Standing
 from manager.nodes import Nodes
 from manager.placement import place
 from manager.settings import Settings
@@ -119,6 +119,16 @@ class Desk:
 
         Raises `MeetingUnavailable`, `NotOpenYet`, `Throttled`, `ChallengeFailed`, `NoRelay`, `SessionFull`.
         """
+        meeting = await self._open_meeting(number, invite, address, patience, proof)
+        assert meeting.session is not None
+        order = self._place(meeting.session, meeting.primary_node)
+        return await self._told(await self._store.write(tickets.admit_guest, meeting, order[0], self._clock()), order)
+
+    async def look(self, number: MeetingId, invite: Hidden | None, address: str, patience: float = 0.0, proof: Proof | None = None) -> None:
+        """Whether a ticket would be given now, for a page that a guest waits on: raises as `ticket` does, costs the same, and takes none."""
+        await self._open_meeting(number, invite, address, patience, proof)
+
+    async def _open_meeting(self, number: MeetingId, invite: Hidden | None, address: str, patience: float, proof: Proof | None) -> Meeting:
         asked = trio.current_time()
         strangers = self._strangers
         if proof is not None:
@@ -145,9 +155,7 @@ class Desk:
         if invite is None:
             strangers.give_back(address, trio.current_time())
         self._charge(self._guests, address)
-        assert meeting.session is not None
-        order = self._place(meeting.session, meeting.primary_node)
-        return await self._told(await self._store.write(tickets.admit_guest, meeting, order[0], self._clock()), order)
+        return meeting
 
     async def end(self, caller: Caller, session: SessionId) -> None:
         """End the session: first in the store, then at the relays. Ending it again changes nothing. Raises `SessionUnknown`."""

@@ -167,13 +167,32 @@ async def make_challenge(call: Call) -> object:
     example={"meeting_id": 123456789, "invite": "0123456789abcdef"},
 )
 async def ask_ticket(call: Call) -> object:
+    return _ticket(await call.house.desk.ticket(*_guest(call)))
+
+
+@operation(
+    "POST",
+    "/looks",
+    "Whether a ticket would be given now. None is taken; it is refused for the same reasons and under the same throttles.",
+    takes=t.AskTicket,
+    query=("wait",),
+    waits=True,
+    example={"meeting_id": 123456789, "invite": "0123456789abcdef"},
+)
+async def look(call: Call) -> object:
+    await call.house.desk.look(*_guest(call))
+    return t.Done()
+
+
+def _guest(call: Call) -> tuple[MeetingId, Hidden | None, str, float, Proof | None]:
+    """Which meeting, with what, from where, and how long the guest waits."""
     patience = float(call.words.get("wait", "0"))
     if patience > MAX_PATIENCE:
         raise RequestMalformed(WORDS["wait"].what)
     body: t.AskTicket = call.body
     invite = None if body.invite is None else Hidden(bytes.fromhex(body.invite))
     proof = None if body.proof is None else Proof(body.proof.challenge, body.proof.nonce)
-    return _ticket(await call.house.desk.ticket(MeetingId(body.meeting_id), invite, call.address, patience, proof))
+    return MeetingId(body.meeting_id), invite, call.address, patience, proof
 
 
 @operation(

@@ -160,7 +160,9 @@ async def _factors(
 
 
 async def sign_ins(visit: Visit) -> Response:
-    return visit.render("account/sign_ins.html", logins=await visit.site.own.logins(visit.who), agent=agent_words)
+    login = visit.who.login
+    logins = await visit.site.own.logins(visit.who)
+    return visit.render("account/sign_ins.html", logins=logins, current=login.id if login else 0, agent=agent_words)
 
 
 async def end_sign_in(visit: Visit) -> Response:

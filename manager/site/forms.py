@@ -5,7 +5,7 @@ and codes alone are not sent back to the browser.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -89,10 +89,11 @@ async def read_form_untrusted(request: Request) -> Form:
         raise FormUnreadable
     body = bytearray()
     with trio.move_on_after(BODY_WITHIN) as within:
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY:
-                raise FormTooLarge
+        async with aclosing(request.stream()) as parts:
+            async for part in parts:
+                body += part
+                if len(body) > MAX_BODY:
+                    raise FormTooLarge
     if within.cancelled_caught:
         raise FormUnreadable
     values: dict[str, list[str]] = {}

@@ -4,9 +4,10 @@ English is what templates and rules say; `locale/LANGUAGE/LC_MESSAGES/site.po` s
 `python -m manager.site.languages` brings the catalogues up to date after words have changed (`make words`).
 """
 
+import ast
 import gettext
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import cache
 from io import BytesIO
@@ -24,6 +25,8 @@ from babel.messages.pofile import read_po, write_po
 LANGUAGES: Final = {"en": "English", "fr": "Français"}
 """Each in its own words."""
 HERE: Final = Path(__file__).parent
+PROGRAMS: Final = {"__main__.py", "commands.py", "api.py", "api_types.py", "operations.py", "openapi.py", "idempotency.py"}
+"""Modules that speak to programs and operators, in English."""
 _REGION: Final = {"en": "en_GB", "fr": "fr_FR"}
 """Where the dates of a language come from: a day before its month."""
 
@@ -121,12 +124,29 @@ def catalogue(code: str) -> Catalog:
 
 
 def said() -> Iterator[tuple[str | tuple[str, str], str]]:
-    """Everything that the pages say, with the file that says it."""
+    """Everything that the pages say, their own words and those of the rules, with the file that says it."""
     methods = [("**/templates/**.html", "jinja2.ext:babel_extract"), ("**.py", "python")]
     keywords: dict[str, tuple[int, ...] | None] = {"_": None, "gettext": None, "ngettext": (1, 2), "N_": None}
     options = {"**/templates/**.html": {"newstyle_gettext": "true", "trimmed": "true"}}
     for file, _, message, _, _ in extract_from_dir(HERE, methods, options, keywords):
         yield (message[0], message[1]) if isinstance(message, tuple) else message, Path(file).name
+    for path in sorted(path for path in [*HERE.parent.glob("*.py"), *HERE.glob("*.py")] if path.name not in PROGRAMS):
+        yield from ((sentence, path.name) for sentence in _refused(ast.parse(path.read_text("utf-8"))))
+
+
+def _refused(source: ast.AST) -> Iterator[str]:
+    """What rules say when they refuse: the sentence of every refusal, and what is wrong with a field."""
+    for node in ast.walk(source):
+        if isinstance(node, ast.ClassDef):
+            named = (n.value for n in node.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "sentence")
+            yield from _constants(named)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "RequestMalformed":
+            yield from _constants(node.args)
+            yield from _constants(v for word in node.keywords if isinstance(word.value, ast.Dict) for v in word.value.values)
+
+
+def _constants(nodes: Iterable[ast.expr]) -> Iterator[str]:
+    return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def update(code: str) -> tuple[int, int]:

@@ -5,32 +5,53 @@ import { copy } from "./site.js";
 const page = document.querySelector("[data-join]");
 const { number, invite } = page.dataset;
 const fragment = location.hash.slice(1);
-const link = location.href;
 
 page.querySelector(`[data-fragment-is="${fragment ? "whole" : "none"}"]`).hidden = !invite && !fragment;
-page.querySelector("[data-open]").href = `parley://${location.host}/j/${number}${invite ? `/${invite}` : ""}${location.hash}`;
-page.querySelector("[data-copy-link]").addEventListener("click", (event) => copy(event.currentTarget, link));
+page.querySelector("[data-open]").href = `parley://${location.host}${location.pathname}${location.hash}`;
+page.querySelector("[data-copy-link]").addEventListener("click", (event) => copy(event.currentTarget, location.href));
 
-function say(state) {
+const say = (state) => {
   for (const word of page.querySelectorAll("[data-is]")) {
     word.hidden = word.dataset.is !== state;
   }
-}
+};
 
-// whoever has only a number pays with some work of this browser, so that nobody tries them all
-async function work({ challenge, bits }) {
+const ask = (path, body) =>
+  fetch(`/api/v1${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+// who has only a number pays with some work of this browser, so that nobody tries them all
+async function proof() {
+  const { challenge, bits } = await (await ask("/challenges", {})).json();
   const encoder = new TextEncoder();
   for (let nonce = 0; ; nonce += 1) {
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", encoder.encode(`${challenge}.${nonce}`)));
-    let zeros = 0;
-    for (const byte of digest) {
-      zeros += Math.clz32(byte) - 24;
-      if (byte) {
-        break;
-      }
-    }
-    if (zeros >= bits) {
-      return String(nonce);
+    const digest = new DataView(await crypto.subtle.digest("SHA-256", encoder.encode(`${challenge}:${nonce}`)));
+    if (Math.clz32(digest.getUint32(0)) >= bits) {
+      return { challenge, nonce: String(nonce) };
     }
   }
+}
+
+async function look(patience) {
+  const asked = { meeting_id: Number(number), ...(invite ? { invite } : { proof: await proof() }) };
+  const answer = await ask(`/looks?wait=${patience}`, asked);
+  const state = answer.ok ? "open" : (await answer.json()).name;
+  say(state);
+  if (state === "not-open-yet") {
+    setTimeout(watch, 1000, 20); // the server holds the question until the meeting opens
+  }
+}
+
+const watch = (patience) => look(patience).catch(() => say("asking"));
+
+if (invite) {
+  watch(0);
+} else {
+  const button = page.querySelector("[data-look]");
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    say("asking");
+    await watch(0);
+    button.disabled = false;
+  });
 }

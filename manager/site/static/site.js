@@ -5,6 +5,12 @@ if (shown) {
   (document.querySelector('[aria-invalid="true"]') ?? shown).focus();
 }
 
+// on a phone the navigation is wider than the screen: show where one is
+for (const here of document.querySelectorAll("nav [aria-current]")) {
+  const row = here.closest("nav");
+  row.scrollLeft = here.offsetLeft - row.clientWidth / 3;
+}
+
 // copy buttons: say for a moment that it is done, also to a screen reader
 const live = document.createElement("div");
 live.className = "hidden-words";
@@ -100,10 +106,10 @@ if (waiting) {
 }
 
 // the person's zone, where nothing better is known
-const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const zoneHere = Intl.DateTimeFormat().resolvedOptions().timeZone;
 for (const field of document.querySelectorAll("[data-zone-here]")) {
-  if (field.type === "hidden" || [...field.options].some((option) => option.value === here)) {
-    field.value = here;
+  if (field.type === "hidden" || [...field.options].some((option) => option.value === zoneHere)) {
+    field.value = zoneHere;
   }
 }
 

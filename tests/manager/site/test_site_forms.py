@@ -1,0 +1,237 @@
+"""What strangers and mistyping people send: nothing breaks, nothing typed is lost, no secret comes back or is logged."""
+
+import gzip
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from manager.accounts import AccountRole
+from manager.site.web import inner_path_untrusted
+from tests.manager.site.browser import PASSWORD, Served
+
+HOSTILE = {
+    "empty": "",
+    "markup": "<script>alert(1)</script>\"'`",
+    "nul": "a\x00b",
+    "long": "x" * 3_000,
+    "bidi": "\u202eevil\u2066",
+    "spaces": " \t\r\n ",
+    "number": "99999999999999999999999",
+    "negative": "-1",
+    "template": "{{ 7*7 }} {% raw %} %(x)s {0}",
+    "scripts": "Ωμέγα ‏עברית‏ 中文 🧑🏽‍🚀",
+    "sql": "' OR 1=1; --",
+}
+SECRET = ("password", "current", "new", "code")
+
+
+@pytest.fixture
+async def visitor(site: Served) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"origin": site.address, "sec-fetch-site": "same-origin"}
+    async with httpx.AsyncClient(base_url=site.address, headers=headers, trust_env=False, timeout=20) as http:
+        yield http
+
+
+@pytest.fixture
+async def ada(site: Served, visitor: httpx.AsyncClient) -> httpx.AsyncClient:
+    site.add("Ada Admin", "ada@example.org", AccountRole.INTERNAL_ADMIN)
+    visitor.cookies.set("parley", site.sign_in("ada@example.org"))
+    return visitor
+
+
+def fields(page: str, action: str) -> dict[str, str]:
+    """Names of a form's fields with their kinds, as a browser would find them."""
+    form = next(text for text in page.split("<form ")[1:] if f'action="{action}"' in text).partition("</form>")[0]
+    found = {}
+    for tag in re.findall(r"<(?:input|select|textarea)\b[^>]*>", form):
+        name = re.search(r'name="([^"]+)"', tag)
+        kind = re.search(r'type="([^"]+)"', tag)
+        if name:
+            found[name[1]] = kind[1] if kind else tag.split()[0][1:]
+    return found
+
+
+STRANGERS = ["/sign-in", "/welcome", "/confirm", "/forgot", "/reset"]
+MEMBERS = [
+    ("/account", "/account"),
+    ("/account", "/account/email"),
+    ("/account/password", "/account/password"),
+    ("/account/keys", "/account/keys"),
+    ("/account/prove", "/account/prove"),
+    ("/meetings/new", "/meetings/new"),
+    ("/admin/invitations", "/admin/invitations"),
+    ("/admin/policy", "/admin/policy"),
+    ("/admin/users/1", "/admin/users/1"),
+]
+
+
+async def try_everything(http: httpx.AsyncClient, page: str, action: str) -> None:
+    known = fields((await http.get(page)).text, action)
+    assert known, page
+    for name, text in HOSTILE.items():
+        sent = {field: text for field in known if field not in ("next", "zone" if action in STRANGERS else "")}
+        answer = await http.post(action, data=sent)
+        assert answer.status_code in (200, 303, 422, 429), (action, name, answer.status_code)
+        if answer.status_code != 422:
+            continue
+        assert 'role="alert"' in answer.text, "what is wrong is said aloud"
+        shown = answer.text
+        assert "<script>alert" not in shown
+        for field, kind in known.items():
+            if kind in ("text", "email", "search") and field not in SECRET and name == "scripts":
+                assert HOSTILE["scripts"] in shown, f"{action}: what was typed into {field} is lost"
+            if kind == "password":
+                assert f'name="{field}" type="password" required' in shown.replace("\n", " ") or 'value="' not in shown
+
+
+async def test_every_form_takes_anything(visitor: httpx.AsyncClient, ada: httpx.AsyncClient) -> None:
+    for page, action in MEMBERS:
+        await try_everything(ada, page, action)
+    visitor.cookies.clear()
+    for path in STRANGERS:
+        await try_everything(visitor, path, path)
+
+
+async def test_a_refused_meeting_says_what_is_wrong_beside_each_field(ada: httpx.AsyncClient) -> None:
+    typed = {
+        "title": " ",
+        "timed": "yes",
+        "date": "2026-02-30",
+        "time": "25:00",
+        "minutes": "0",
+        "zone": "Mars/Olympus",
+        "every": "week",
+        "times": "1",
+    }
+    answer = await ada.post("/meetings/new", data=typed)
+    assert answer.status_code == 422
+    wrong = set(re.findall(r'id="(\w+)-error"', answer.text))
+    assert wrong == {"minutes", "times"}
+    typed |= {"minutes": "60", "times": "3"}
+    answer = await ada.post("/meetings/new", data=typed)
+    assert set(re.findall(r'id="(\w+)-error"', answer.text)) == {"date", "zone"}
+    typed |= {"date": "2026-02-27", "time": "10:00", "zone": "Europe/Paris"}
+    answer = await ada.post("/meetings/new", data=typed)
+    assert set(re.findall(r'id="(\w+)-error"', answer.text)) == {"title"}
+    assert 'value="2026-02-27"' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://[", "sec-fetch-site": "same-origin"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({}, 403),
+        ({"sec-fetch-site": "same-origin"}, 303),
+    ],
+    ids=["foreign", "hidden", "broken", "sibling", "silent", "ours"],
+)
+async def test_a_form_counts_only_from_a_page_of_this_site(site: Served, headers: dict[str, str], status: int) -> None:
+    async with httpx.AsyncClient(base_url=site.address, trust_env=False) as http:
+        answer = await http.post("/sign-out", headers=headers)
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"a=b&" * 20_000, "application/x-www-form-urlencoded", 413),
+        (b"&".join(b"f%d=1" % i for i in range(300)), "application/x-www-form-urlencoded", 400),
+        (b"\xff\xfe=\x80", "application/x-www-form-urlencoded", 400),
+        (b"{}", "application/json", 400),
+        (b"email=%FF%FE%80&password=%C3%28", "application/x-www-form-urlencoded", 422),
+    ],
+    ids=["too-large", "too-many-fields", "no-ascii", "json", "no-utf8"],
+)
+async def test_what_is_no_form_is_refused_by_name(visitor: httpx.AsyncClient, body: bytes, kind: str, status: int) -> None:
+    answer = await visitor.post("/sign-in", content=body, headers={"content-type": kind})
+    assert answer.status_code == status
+
+
+async def test_pages_come_with_every_guard(visitor: httpx.AsyncClient) -> None:
+    for path in ("/", "/sign-in", "/j/123456789", "/nothing", "/static/nothing.js"):
+        headers = (await visitor.get(path)).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in policy, "foreign code"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+        assert headers["cache-control"] == "no-store"
+
+
+async def test_a_page_with_all_that_it_loads_is_light(visitor: httpx.AsyncClient, ada: httpx.AsyncClient) -> None:
+    """150 KB, packed as a browser gets it."""
+    for path in ("/meetings/new", "/account/factors", "/admin/policy", "/join", "/account"):
+        page = await ada.get(path)
+        size = len(page.content)
+        known = set(re.findall(r"/static/[\w.-]+", page.text))
+        waiting = set(known)
+        while waiting:
+            one = waiting.pop()
+            answer = await ada.get(one)
+            assert answer.status_code == 200
+            assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+            size += len(gzip.compress(answer.content, 9))
+            found = {f"/static/{name}" for name in re.findall(r'"\./([\w.-]+\.(?:js|txt|svg))"', answer.text)} - known
+            known |= found
+            waiting |= found
+        assert size <= 150_000, f"{path}: {size}"
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example", "/\\evil.example", "https://evil.example", "/a\r\nset-cookie: x=y", "/ä", "javascript:alert(1)"]
+)
+def test_one_goes_on_to_pages_of_this_site_alone(path: str) -> None:
+    assert inner_path_untrusted(path) == "/"
+    assert inner_path_untrusted("/admin/users?search=a") == "/admin/users?search=a"
+
+
+async def test_G18_a_stranger_cannot_tell_a_meeting_from_none(site: Served, visitor: httpx.AsyncClient) -> None:
+    site.add("Olga", "olga@example.org")
+    caller = await site.house.entrance.caller_of_cookie(site.sign_in("olga@example.org"), "127.0.0.1")
+    meeting = await site.house.diary.schedule(caller, "Secret harbour")
+    absent = 999_999_999 if meeting.number != 999_999_999 else 999_999_998
+    real, other = [(await visitor.get(f"/j/{number}")).text for number in (meeting.number, absent)]
+    shape = re.compile(rf"{meeting.number}|{absent}|\d{{3}}-\d{{3}}-\d{{3}}")
+    assert shape.sub("", real) == shape.sub("", other)
+    for path in (f"/meetings/{meeting.number}", f"/meetings/{meeting.number}/invitation.ics", "/admin/users", "/account"):
+        answer = await visitor.get(path)
+        assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (303, "/sign-in")
+
+
+async def test_G14_pages_of_administrators_are_there_for_nobody_else(site: Served, visitor: httpx.AsyncClient) -> None:
+    site.add("Olga", "olga@example.org")
+    site.add("Eva", "eva@example.org", AccountRole.EXTERNAL_ADMIN)
+    visitor.cookies.set("parley", site.sign_in("olga@example.org"))
+    for path in ("/admin/users", "/admin/reports.csv", "/admin/policy", "/admin/audit", "/admin/nodes", "/admin/users/1"):
+        assert (await visitor.get(path)).status_code == 403
+        assert (await visitor.post(path, data={})).status_code in (403, 405)
+    visitor.cookies.clear()
+    visitor.cookies.set("parley", site.sign_in("eva@example.org"))
+    assert (await visitor.get("/admin/users")).status_code == 200
+    for path in ("/admin/policy", "/admin/audit", "/admin/nodes"):
+        assert (await visitor.get(path)).status_code == 403
+
+
+async def test_no_secret_is_logged(site: Served, visitor: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Canaries in every field that may hold a secret."""
+    link = site.one_time_link("ada@example.org", AccountRole.INTERNAL_ADMIN)
+    token = link.partition("#")[2]
+    answer = await visitor.post("/welcome", data={"token": token, "name": "Ada", "password": PASSWORD})
+    assert answer.status_code == 303
+    cookie = visitor.cookies["parley"]
+    await visitor.post("/account/password", data={"current": PASSWORD, "new": "Canary-77-lantern"})
+    made = await visitor.post("/account/keys", data={"name": "key", "scopes": "host"})
+    key = re.search(r"parley_[\w-]{43}", made.text)
+    assert key
+    said: Any = capsys.readouterr()
+    for secret in (token, PASSWORD, cookie, visitor.cookies["parley"], "Canary-77-lantern", key[0]):
+        assert secret not in said.out + said.err
+        assert secret.encode() not in (tmp_path / "manager.db").read_bytes() + (tmp_path / "manager.db-wal").read_bytes()
