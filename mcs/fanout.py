@@ -111,6 +111,19 @@ class Reader:
         if snapshot is not None and first is not None and first.via != self.node:
             self._give(snapshot)
 
+    def resume_screen(self, have: HaveVector) -> bool:
+        """For a node that had the screen up to here by another way: go on right behind it. False if what follows is not here any more."""
+        ring = self._log.rings[Queue.SCREEN]
+        for entry in ring.entries():
+            stream = entry.stream
+            if stream.channel == Channel.SCREEN and stream.sender == self._log.screen_sender and have.lacks(stream, entry.counter):
+                if have.last(stream) < 0 or entry.counter != have.last(stream) + 1:
+                    return False
+                self.screen, self._reading = Screen.LEVEL, None
+                self.cursors[Queue.SCREEN] = self._since = entry.index
+                return True
+        return any(have.last(stream) >= 0 for stream in have)  # it has everything
+
     def want(self, epoch: int) -> bool:
         """It wants a snapshot. True if the log has one for it; False if the presenter must be asked.
 

@@ -284,6 +284,11 @@ class SessionLog:
         """What this node has of a participant's own streams."""
         return [(*stream, self.have.last(stream)) for stream in self._streams_of.get(sender, ())]
 
+    def screens(self) -> list[tuple[int, int, int, int]]:
+        """Where the presenter's screen stands."""
+        presenter = self.screen_sender
+        return [(*s, counter) for s, counter in self._rising.items() if s.channel == Channel.SCREEN and s.sender == presenter]
+
     # --- channels 0–4, 8 ---
 
     def _append_reliable(self, entry: Entry, office: bool) -> None:

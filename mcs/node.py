@@ -41,7 +41,7 @@ log = structlog.get_logger()
 STOP_WITHIN: Final = 2.0
 LAST_WORDS: Final = 0.05
 """Seconds for what this node tells the others before its links end."""
-CALLS: Final = 8
+CALLS: Final = 20
 """Times that one address is called in one attempt, `net.dial.STAGGER` apart."""
 PEER_EVERY: Final = 2.0
 DRAIN_AT_ONCE: Final = 50
@@ -228,6 +228,7 @@ class Node:
         shortest, longest = BACK_OFF
         pause, said = shortest, ""
         while True:
+            began = trio.current_time()
             try:
                 stream = await dial(
                     addresses() * CALLS, self._client, server_kind=kind, cluster=self.me.cluster, timeout=DIAL_WITHIN, tap=self._tap
@@ -249,7 +250,8 @@ class Node:
                 await self._members_moved.wait()  # it may have a new address
                 pause = shortest
                 continue
-            pause = min(longest, pause * 2)
+            # whoever refuses is called less and less often; where nothing answers, the call itself has taken its time
+            pause = min(longest, pause * 2) if trio.current_time() - began < longest else shortest
 
     async def _call(self, stream: TlsStream, dialled: Dialled) -> None:
         """Until the link has ended."""

@@ -39,8 +39,6 @@ NEAR: Final = 0.008
 WORST: Final = 12
 SAMPLES: Final = 4
 """Measurements of which the least counts; as many in a row must say another class before it is published."""
-GUESS_FAR: Final = 4
-"""The class of a link between two regions before it is measured."""
 MAX_NODES: Final = MAX_ENTRIES
 FORGET_AFTER: Final = 600.0
 """Seconds after which a node that nobody has a link to, and no manager names, is called no more."""
@@ -159,8 +157,7 @@ class Overlay:
 
     def link_up(self, node: str) -> None:
         self.linked.add(node)
-        if node not in self._classes:
-            self._classes[node] = self._guess(node)
+        self._classes.setdefault(node, 0)
         self._publish()
 
     def link_down(self, node: str) -> None:
@@ -230,10 +227,6 @@ class Overlay:
         peers = [] if self.state.left or fields.get("left") else sorted((node, self._classes[node]) for node in self.linked)[:MAX_ENTRIES]
         self.states[self.me] = replace(self.state, serial=self._serial, **({"peers": peers} | fields))
         self._changed()
-
-    def _guess(self, node: str) -> int:
-        info = self.known().get(node)
-        return 0 if info is None or info.region == self.state.info.region else GUESS_FAR
 
     # --- facts of all nodes ---
 

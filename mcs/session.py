@@ -29,6 +29,7 @@ from mcs.wants import Wants
 from wire.control import MAX_ENTRIES, Control, Lost, NodeHave, NodePresence, NodeWant, Office, Position, Presence, Taken, Want, Welcome
 from wire.control import VERSION as CONTROL_VERSION
 from wire.errors import CloseReason
+from wire.have import HaveVector
 from wire.ids import Channel, ParticipantId, SessionId, Stream
 from wire.packet import PacketHeader
 
@@ -172,13 +173,20 @@ class Session:
     def carry(self, port: NodePort, have: Iterable[Position]) -> Carrier:
         """Another node asks for the session: it gets all it lacks and what comes. Asked again, it starts over from its have-vector."""
         self._noted = None
+        reliable, screen = list[Position](), HaveVector()
+        for position in have:
+            if position[2] == Channel.SCREEN:
+                screen.merge([position])
+            else:
+                reliable.append(position)
         carrier = self.carriers.get(port.node)
         if carrier is None or carrier.port is not port:
             carrier = self.carriers[port.node] = Carrier(port, Reader(self.log, None, self.dropped, port.node))
-            carrier.reader.start(have)
-            carrier.reader.start_from_snapshot()
+            carrier.reader.start(reliable)
+            if not carrier.reader.resume_screen(screen):
+                carrier.reader.start_from_snapshot()
         else:
-            carrier.reader.start(have)
+            carrier.reader.start(reliable)
         for part in _ids(self.everybody(but=port.node)):
             port.send(NodePresence(self.id, part, []))
         port.wake(self.id)
@@ -304,8 +312,11 @@ class Session:
         return True
 
     def say_have(self, port: NodePort) -> None:
-        """This node has readers and lacks what it does not list."""
-        parts = self.log.have.parts()
+        """This node wants the session's packets, and lacks what it does not list. Where its screen stands is listed too: if the other one
+        still has what follows, nobody needs a snapshot."""
+        have = HaveVector(self.log.have.positions())
+        have.merge(self.log.screens())
+        parts = have.parts()
         for number, part in enumerate(parts, 1):
             port.send(NodeHave(self.id, part, more=number < len(parts)))
 
