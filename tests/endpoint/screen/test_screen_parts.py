@@ -46,7 +46,7 @@ class Program:
             self.core.ChangeProperty(0, window, self.atom("WM_STATE"), self.atom("WM_STATE"), 32, 2, [1, 0])
         self.core.MapWindow(window)
         self.sync()
-        return window
+        return int(window)
 
     def atom(self, name: str) -> int:
         return int(self.core.InternAtom(False, len(name), name).reply().atom)
