@@ -1,0 +1,163 @@
+"""The same kill for nats-server, for `benchmarks/faults.py`: a full cluster of it, without TLS, and clients that come back at
+once to the next server. What was published while a client was away, or was inside the server that died, is gone: nobody keeps it."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trio
+
+SERVERS = 5
+CLIENTS = 20
+RATE = 10.0  # of each client
+BODY = 180
+
+
+def free_ports(number: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Client:
+    def __init__(self, number: int, ports: list[int], rate: float) -> None:
+        self.number, self.ports, self.rate = number, ports[number % len(ports) :] + ports[: number % len(ports)], rate
+        self.sent = 0
+        self.sent_at, self.got_at = array("d"), array("d")
+        self.got: dict[int, set[int]] = {}
+        self.doubled = 0
+        self.quiet = False
+        self._stream: trio.SocketStream | None = None
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            if self.rate:
+                nursery.start_soon(self.publish)
+            while True:
+                port = self.ports[0]
+                self.ports.append(self.ports.pop(0))
+                with contextlib.suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                        await stream.send_all(b'CONNECT {"verbose":false,"pedantic":false,"echo":false}\r\nSUB m 1\r\n')
+                        self._stream = stream
+                        await self.read(stream)
+                self._stream = None
+                await trio.sleep(0.02)
+
+    async def read(self, stream: trio.SocketStream) -> None:
+        data = b""
+        while part := await stream.receive_some():
+            data += part
+            while b"\r\n" in data:
+                line, _, rest = data.partition(b"\r\n")
+                if line.startswith(b"PING"):
+                    await stream.send_all(b"PONG\r\n")
+                elif line.startswith(b"MSG"):
+                    size = int(line.rsplit(b" ", 1)[1])
+                    if len(rest) < size + 2:
+                        break
+                    self.take(rest[:size])
+                    rest = rest[size + 2 :]
+                data = rest
+
+    def take(self, body: bytes) -> None:
+        sender, number, at = body[:BODY].split()[:3]
+        known = self.got.setdefault(int(sender), set())
+        if int(number) in known:
+            self.doubled += 1
+        known.add(int(number))
+        self.sent_at.append(float(at))
+        self.got_at.append(time.monotonic())
+
+    async def publish(self) -> None:
+        began = time.monotonic() + 2.0
+        while not self.quiet:
+            await trio.sleep(max(0.0, began + self.sent / self.rate - time.monotonic()))
+            body = f"{self.number} {self.sent} {time.monotonic()!r} ".encode().ljust(BODY)
+            self.sent += 1
+            if self._stream is not None:
+                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                    await self._stream.send_all(b"PUB m %d\r\n%s\r\n" % (len(body), body))
+
+
+def gaps_ms(clients: list[Client], moments: list[float]) -> list[float]:
+    """For each kill and client, the longest that it heard nothing around the kill."""
+    found = []
+    for client in clients:
+        got = np.array(client.got_at)
+        for moment in moments:
+            around = got[(got >= moment - 0.5) & (got <= moment + 2.5)]
+            found.append(float(np.diff(around).max() * 1000) if len(around) > 1 else 3000.0)
+    return found
+
+
+def kill(rounds: int) -> dict[str, Any]:
+    ports = free_ports(2 * SERVERS)
+    routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports[SERVERS:])
+
+    def start(at: int, where: str) -> "subprocess.Popen[bytes]":
+        command = [
+            "nats-server",
+            "-a",
+            "127.0.0.1",
+            "-p",
+            str(ports[at]),
+            "--cluster_name",
+            "c",
+            "--cluster",
+            f"nats://127.0.0.1:{ports[SERVERS + at]}",
+        ]
+        with (Path(where) / f"nats-{at}.log").open("ab") as log:
+            return subprocess.Popen([*command, "--routes", routes], stdout=log, stderr=log)
+
+    async def main(where: str) -> dict[str, Any]:
+        servers = [start(at, where) for at in range(SERVERS)]
+        clients = [Client(number, ports[:SERVERS], RATE) for number in range(CLIENTS)]
+        moments = []
+        try:
+            await trio.sleep(2.0)
+            async with trio.open_nursery() as nursery:
+                for client in clients:
+                    nursery.start_soon(client.run)
+                await trio.sleep(4.0)
+                for _ in range(rounds):
+                    for at in range(SERVERS):
+                        moments.append(time.monotonic())
+                        os.kill(servers[at].pid, signal.SIGKILL)
+                        servers[at].wait()
+                        await trio.sleep(0.7)
+                        servers[at] = start(at, where)
+                        await trio.sleep(2.3)
+                for client in clients:
+                    client.quiet = True
+                await trio.sleep(1.0)
+                nursery.cancel_scope.cancel()
+        finally:
+            for server in servers:
+                server.kill()
+                server.wait()
+        lost = sum(other.sent - len(client.got.get(other.number, ())) for client in clients for other in clients if other is not client)
+        heard = gaps_ms(clients, moments)
+        return {
+            "nats_kill_lost": lost, "nats_kill_of": sum(client.sent for client in clients) * (CLIENTS - 1), "nats_kill_kills": len(moments),
+            "nats_kill_gap_ms_p99": round(float(np.percentile(heard, 99)), 1),
+        }  # fmt: skip
+
+    with tempfile.TemporaryDirectory() as where:
+        return trio.run(main, where)
+
+
+if __name__ == "__main__":
+    print(json.dumps(kill(1)))
