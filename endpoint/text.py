@@ -20,6 +20,8 @@ _LATIN_SHAPES: Final = str.maketrans("авеніјкморстухѕһԁԛԝαβ
 
 def clean_line(text: str) -> str:
     """One line: tabs, line breaks and other white space become single spaces, control, bidirectional and invisible characters go."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     kept = []
     for character in text:
         category = unicodedata.category(character)
