@@ -1,6 +1,8 @@
 """Who may move the presenter's hands: rights by the log alone, at members without sockets (rows G10, G11)."""
 
+import runpy
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -133,6 +135,12 @@ def test_the_pointer_reaches_all_and_only_the_presenters_counts() -> None:
     assert ben.dropped["cursor-without-right"] == 1
     with pytest.raises(NotAllowed):
         ben.point(Pointer(0, 0, True))
+
+
+def test_the_vectors_are_what_the_code_makes() -> None:
+    folder = Path(__file__).parent.parent / "vectors"
+    made = runpy.run_path(str(folder / "generate_hands.py"))["vectors"]()
+    assert (folder / "hands.json").read_text() == made, "a format changed: say why, then run tests/vectors/generate_hands.py"
 
 
 @given(st.binary(max_size=200))
