@@ -44,9 +44,7 @@ def compare(new: Words, old: Words, look: Grid) -> tuple[Grid, Grid]:
     columns = look.shape[1]
     drawn, vague = np.zeros_like(look), np.zeros_like(look)
     padded = np.zeros(columns * TILE, np.uint32)
-    for row in np.flatnonzero(look.any(axis=1)).tolist():
-        found = np.flatnonzero(look[row])
-        first, last = int(found[0]), int(found[-1]) + 1
+    for row, first, last in runs(look):
         part = np.s_[row * TILE : (row + 1) * TILE, first * TILE : last * TILE]
         differs: NDArray[np.uint32] = np.bitwise_or.reduce(new[part] ^ old[part], axis=0)
         span = padded[: (last - first) * TILE]
@@ -55,9 +53,14 @@ def compare(new: Words, old: Words, look: Grid) -> tuple[Grid, Grid]:
         words: NDArray[np.uint32] = np.bitwise_or.reduce(span.reshape(-1, TILE), axis=1)
         drawn[row, first:last] = words & COLOUR
         vague[row, first:last] = words & OPAQUE
-    drawn &= look
-    vague &= look
     return drawn, vague
+
+
+def runs(tiles: Grid) -> Iterator[tuple[int, int, int]]:
+    """Neighbours in a row of the grid: (row, first column, column after the last), from the top, left to right."""
+    edges = np.diff(tiles.astype(np.int8), prepend=0, append=0, axis=1)
+    rows, columns = np.nonzero(edges)
+    yield from zip(rows[::2].tolist(), columns[::2].tolist(), columns[1::2].tolist(), strict=True)
 
 
 def joined(tiles: Grid, width: int, height: int) -> Iterator[Rect]:
@@ -68,15 +71,14 @@ def joined(tiles: Grid, width: int, height: int) -> Iterator[Rect]:
         return Rect(x, y, min(last * TILE, width) - x, min(bottom * TILE, height) - y)
 
     growing: dict[tuple[int, int], int] = {}  # run of columns → the row where its rectangle begins
-    rows = np.flatnonzero(tiles.any(axis=1)).tolist()
+    found: dict[int, set[tuple[int, int]]] = {}
+    for row, first, last in runs(tiles):
+        found.setdefault(row, set()).add((first, last))
     for row in range(len(tiles) + 1):
-        runs: set[tuple[int, int]] = set()
-        if row in rows:
-            edges = np.flatnonzero(np.diff(tiles[row].astype(np.int8), prepend=0, append=0)).tolist()
-            runs = set(zip(edges[::2], edges[1::2], strict=True))
-        for run in [run for run in growing if run not in runs]:
+        here = found.get(row, set())
+        for run in [run for run in growing if run not in here]:
             yield rect(*run, growing.pop(run), row)
-        for run in sorted(runs):
+        for run in sorted(here):
             growing.setdefault(run, row)
 
 

@@ -21,9 +21,9 @@ BEGIN_TILES: Final = 20
 BEGIN_CHANGES: Final = 4
 """Fewer of them do when they have changed so often within some seconds."""
 BEGIN_FEW: Final = 4
-STILL_AFTER: Final = 0.35
+STILL_AFTER: Final = 0.55
 """Seconds without a change until a tile is sent exactly."""
-FLAPPING_AFTER: Final = 0.6
+FLAPPING_AFTER: Final = 0.65
 """The same for a tile that has come back from standing still lately."""
 DORMANT: Final = 2.0
 """Seconds after which a region in which nothing moved is forgotten."""
@@ -63,6 +63,11 @@ class Classifier:
         self._changed[seeds] = now
         self._moved = now
         return seeds
+
+    @property
+    def trusted(self) -> Grid:
+        """The tiles that were film lately: nobody looks for what has moved there."""
+        return self._trust > 0
 
     def due(self, vague: Grid, now: float) -> Grid:
         """Which of the approximate tiles have stood still long enough to be sent exactly."""

@@ -20,7 +20,7 @@ import numpy as np
 import zstandard
 
 from endpoint.screen import motion, planes
-from endpoint.screen.changes import COLOUR, Grid, compare, grid_of, joined, portion, tightened, touched
+from endpoint.screen.changes import COLOUR, TILE, Grid, compare, grid_of, joined, portion, tightened, touched
 from endpoint.screen.classify import Classifier
 from endpoint.screen.layout import (
     BAND,
@@ -37,7 +37,7 @@ from endpoint.screen.layout import (
     pack_update,
 )
 from endpoint.screen.picture import Picture, Rect, ScreenError, Words, blank, bounding, check_geometry, words
-from endpoint.screen.vp9 import QUALITIES, FilmEncoder
+from endpoint.screen.vp9 import HALF_QUALITIES, QUALITIES, FilmEncoder
 
 SNAPSHOT_LEVEL: Final = 1
 UPDATE_LEVEL: Final = 6
@@ -173,15 +173,17 @@ class Encoder:
         look = touched(None if damage is None else [*damage, *self._owed], width, height)
         drawn, _ = compare(new, old, look)
         copies: list[Copy] = []
-        if np.count_nonzero(drawn) >= MOTION_TILES:
-            copies = self._move(new, old, drawn)
+        moving = drawn & ~self._classifier.trusted
+        if np.count_nonzero(moving) >= MOTION_TILES:
+            copies = self._move(new, old, moving)
             if copies:
+                look = drawn | touched([copy.into for copy in copies], width, height)
                 drawn, vague = compare(new, old, look)
                 self._vague = (self._vague & ~look) | vague
-        film = self._film(picture, new, old, drawn, now) if drawn.any() else None
+        film, filmed = self._film(picture, new, old, drawn, now)
         still = self._still(new, old, now)
         if film is not None or still is not None:
-            drawn, _ = compare(new, old, drawn)
+            drawn, _ = compare(new, old, drawn & ~filmed)
         pixels = self._pixels(new, old, drawn)
         self._due = None
         if self._vague.any():
@@ -207,12 +209,12 @@ class Encoder:
             old[into.y : into.y + into.height, into.x : into.x + into.width] = part
         return copies
 
-    def _film(self, picture: Picture, new: Words, old: Words, drawn: Grid, now: float) -> Film | None:
-        """A frame of film for the tiles that are film now; they become approximate in `old`."""
+    def _film(self, picture: Picture, new: Words, old: Words, drawn: Grid, now: float) -> tuple[Film | None, Grid]:
+        """A frame of film for the tiles that are film now, and which tiles it paints wholly; they become approximate in `old`."""
         height, width = new.shape
-        tiles = self._classifier.film(new, drawn, now)
+        tiles = self._classifier.film(new, drawn, now) if drawn.any() else drawn
         if not tiles.any():
-            return None
+            return None, tiles
         rects = list(joined(tiles, width, height))
         changed = [rect for part in rects if (rect := tightened(part, new, old, COLOUR))]
         begins = self._classifier.cover(changed, now)
@@ -221,7 +223,8 @@ class Encoder:
         filming = self._filming
         if begins or filming is None or filming.region != region or filming.quality != self._quality:
             scale = 2 if region.area > HALF else 1
-            encoder = FilmEncoder(-(-region.width // scale), -(-region.height // scale), self._quality)
+            quantiser = (QUALITIES if scale == 1 else HALF_QUALITIES)[self._quality]
+            encoder = FilmEncoder(-(-region.width // scale), -(-region.height // scale), quantiser)
             filming = self._filming = _Filming(region, scale, self._quality, encoder)
         x, y, w, h = region
         frame = filming.encoder.encode(np.ascontiguousarray(picture[y : y + h, x : x + w]))
@@ -231,7 +234,11 @@ class Encoder:
             np.bitwise_and(new[where], COLOUR, out=old[where])
         self._vague |= tiles
         begins, filming.begun = not filming.begun, True
-        return Film(region, filming.scale, begins, paints, frame)
+        within = np.zeros_like(tiles)
+        within[-(-y // TILE) : (y + h) // TILE, -(-x // TILE) : (x + w) // TILE] = True
+        if y + h == height:
+            within[height // TILE :, -(-x // TILE) : (x + w) // TILE] = y <= height // TILE * TILE
+        return Film(region, filming.scale, begins, paints, frame), tiles & within
 
     def _still(self, new: Words, old: Words, now: float) -> Exact | None:
         """What stood still, exactly, as much of it as one update may hold."""

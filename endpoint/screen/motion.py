@@ -25,19 +25,21 @@ MOST: Final = 4
 """Copies of one update."""
 WORTH: Final = 2048
 """Pixels that a copy must put right."""
-_STRIPS: Final = 12
+_STRIPS: Final = 8
 _STRIP: Final = 32
+_ENOUGH: Final = 0.8
+"""The share of what changed that scrolling must explain, or other ways are looked for."""
 _WINDOW: Final = 16
 _ANCHORS: Final = 96
 _VOTES: Final = 4
 _SAMPLE: Final = 4
 """Every so many columns (rows) are looked at to find the rows (columns) of a rectangle."""
-_COARSE: Final = 8
+_LINE: Final = 16
 _LARGEST: Final = 1 << 20
 """Windows are not looked for in larger areas."""
 
 _rng = np.random.default_rng(20_011)
-_WEIGHTS: Final = _rng.integers(1, 1 << 32, _STRIP, np.uint32) | np.uint32(1)
+_WEIGHTS: Final = _rng.integers(1, 1 << 32, (_STRIP, 1), np.uint32) | np.uint32(1)
 _MULTIPLIERS: Final = tuple(int(number) | 1 for number in _rng.integers(1 << 20, 1 << 32, 4))
 
 Offset = tuple[int, int]
@@ -48,41 +50,75 @@ def moved(new: Words, old: Words, box: Rect) -> list[Copy]:
     """Copies that make `old` more like `new` within `box`, where most of the change is. They read `old` as it is."""
     copies: list[Copy] = []
     x, y, w, h = box
-    now = new[y : y + h, x : x + w]
-    predicted = old[y : y + h, x : x + w]
-    left = _remaining(now, predicted)
+    now, predicted = new[y : y + h, x : x + w], old[y : y + h, x : x + w]
+    sample = _Sample(now, predicted, box)
     offsets = list(_strips(new, old, box))
-    offset, gain = _promising(offsets, new, old, predicted, box)
-    if 2 * gain < left:
+    offset, gain = sample.promising(offsets, old)
+    if gain < _ENOUGH * sample.wrong:
         offsets += _windows(new, old, predicted, box)
-        offset, gain = _promising(offsets, new, old, predicted, box)
+        offset, gain = sample.promising(offsets, old)
     while gain >= WORTH:
         into = _explained(new, old, predicted, box, offset)
         offsets.remove(offset)
         if into is not None:
             copy = Copy(into.x - offset[0], into.y - offset[1], into)
             copies.append(copy)
+            sample.take(copy, old)
+            if len(copies) == MOST or sample.wrong < 8 * WORTH:
+                break
             if len(copies) == 1:
                 predicted = predicted.copy()
             target = np.s_[into.y - y : into.y - y + into.height, into.x - x : into.x - x + into.width]
             predicted[target] = old[copy.y : copy.y + into.height, copy.x : copy.x + into.width]
-            if len(copies) == MOST or _remaining(now, predicted) < 8 * WORTH:
-                break
-        offset, gain = _promising(offsets, new, old, predicted, box)
+        offset, gain = sample.promising(offsets, old)
     return copies
 
 
-def _promising(offsets: list[Offset], new: Words, old: Words, predicted: Words, box: Rect) -> tuple[Offset, int]:
-    """The offset that makes most pixels right, on a coarse sample, and about how many these are."""
-    best = (0, 0), 0
-    for offset in offsets:
-        now, before, without = (part[::_COARSE, ::_COARSE] for part in _overlap(new, old, predicted, box, offset))
-        right = now == before
-        right &= now != without
-        gain = int(np.count_nonzero(right)) * _COARSE * _COARSE
-        if gain > best[1]:
-            best = offset, gain
-    return best
+class _Sample:
+    """Every fourth pixel of every fourth row of the box: what is there, and what the copies so far make of it."""
+
+    def __init__(self, now: Words, predicted: Words, box: Rect) -> None:
+        self._now = now[::_SAMPLE, ::_SAMPLE].copy()
+        self._predicted = predicted[::_SAMPLE, ::_SAMPLE].copy()
+        self._box = box
+        self._differ = self._now != self._predicted
+
+    @property
+    def wrong(self) -> int:
+        """About how many pixels differ still."""
+        return int(np.count_nonzero(self._differ)) * _SAMPLE * _SAMPLE
+
+    def promising(self, offsets: list[Offset], old: Words) -> tuple[Offset, int]:
+        """The offset that makes most pixels right, and about how many these are."""
+        best = (0, 0), 0
+        for offset in offsets:
+            rows, columns, source = self._shifted(self._box, offset, old)
+            right = self._now[rows, columns] == source
+            right &= self._differ[rows, columns]
+            gain = int(np.count_nonzero(right)) * _SAMPLE * _SAMPLE
+            if gain > best[1]:
+                best = offset, gain
+        return best
+
+    def take(self, copy: Copy, old: Words) -> None:
+        rows, columns, source = self._shifted(copy.into, (copy.into.x - copy.x, copy.into.y - copy.y), old)
+        self._predicted[rows, columns] = source
+        self._differ = self._now != self._predicted
+
+    def _shifted(self, into: Rect, offset: Offset, old: Words) -> tuple[slice, slice, Words]:
+        """The sampled rows and columns of `into` that come from within the screen, and the pixels there."""
+        height, width = old.shape
+        rows = _sampled(max(into.y, offset[1]), min(into.y + into.height, height + offset[1]), self._box.y)
+        columns = _sampled(max(into.x, offset[0]), min(into.x + into.width, width + offset[0]), self._box.x)
+        top, left = self._box.y + rows.start * _SAMPLE - offset[1], self._box.x + columns.start * _SAMPLE - offset[0]
+        down, across = (rows.stop - rows.start) * _SAMPLE, (columns.stop - columns.start) * _SAMPLE
+        return rows, columns, old[top : top + down : _SAMPLE, left : left + across : _SAMPLE]
+
+
+def _sampled(first: int, end: int, origin: int) -> slice:
+    """Which samples, counted from `origin`, lie within first … end; none if there are none."""
+    start = -(-(first - origin) // _SAMPLE)
+    return slice(start, max(start, -(-(end - origin) // _SAMPLE)))
 
 
 def _overlap(new: Words, old: Words, predicted: Words, box: Rect, offset: Offset) -> tuple[Words, Words, Words]:
@@ -100,12 +136,6 @@ def _overlap(new: Words, old: Words, predicted: Words, box: Rect, offset: Offset
         old[top - dy : bottom - dy, left - dx : right - dx],
         predicted[top - box.y : bottom - box.y, left - box.x : right - box.x],
     )
-
-
-def _remaining(new: Words, predicted: Words) -> int:
-    """About how many pixels differ still."""
-    step = _SAMPLE
-    return int(np.count_nonzero(new[::step, ::step] != predicted[::step, ::step])) * step * step
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
@@ -134,7 +164,9 @@ def _strips(new: Words, old: Words, box: Rect) -> Iterator[Offset]:
 
 
 def _rows(strip: Words) -> Words:
-    hashes: Words = np.einsum("ij,j->i", strip, _WEIGHTS)
+    columns = np.ascontiguousarray(strip.T)
+    columns *= _WEIGHTS
+    hashes: Words = np.add.reduce(columns, axis=0, dtype=np.uint32)
     return hashes
 
 
@@ -217,27 +249,47 @@ def _explained(new: Words, old: Words, predicted: Words, box: Rect, offset: Offs
     gain = 0
     for _ in range(2):
         columns = np.s_[first:last:_SAMPLE, across:end]
-        start, stop, gain = _best(_scores(now[columns], before[columns], without[columns], 0))
+        start, stop, gain = _best(_down(now[columns], before[columns], without[columns]))
+        if not gain:
+            return None
         across, end = across + start, across + stop
-        rows = np.s_[first:last, across:end:_SAMPLE]
-        start, stop, gain = _best(_scores(now[rows], before[rows], without[rows], 1))
+        rows = np.s_[first:last, across:end]
+        start, stop, gain = _best(_across(now[rows], before[rows], without[rows]))
+        if not gain:
+            return None
         first, last = first + start, first + stop
     if gain * _SAMPLE < WORTH:
         return None
     return Rect(left + across, top + first, end - across, last - first)
 
 
-def _scores(now: Words, before: Words, without: Words, axis: int) -> NDArray[np.int64]:
-    right, already = now == before, now == without
-    scores: NDArray[np.int64] = np.count_nonzero(right, axis=axis).astype(np.int64)
-    scores -= np.count_nonzero(already, axis=axis)
-    return scores
+def _down(now: Words, before: Words, without: Words) -> NDArray[np.int32]:
+    """For each column: the pixels that are right with the offset, less those that are right without it."""
+    scores = (now == before).view(np.int8) - (now == without).view(np.int8)
+    sums: NDArray[np.int32] = np.add.reduce(scores, axis=0, dtype=np.int32)
+    return sums
 
 
-def _best(scores: NDArray[np.int64]) -> tuple[int, int, int]:
-    """(first, end, sum) of the run with the greatest sum."""
+def _across(now: Words, before: Words, without: Words) -> NDArray[np.int32]:
+    """The same for each row, in a quarter of its columns: runs as long as a line of the processor's cache."""
+    if now.shape[1] >= 4 * _LINE:
+        groups = now.shape[1] // (_SAMPLE * _LINE)
+        now, before, without = (_lines(part, groups) for part in (now, before, without))
+    scores = (now == before).view(np.int8) - (now == without).view(np.int8)
+    scores = scores.reshape(len(scores), -1)
+    sums: NDArray[np.int32] = scores @ np.ones(scores.shape[1], np.int32)
+    return sums
+
+
+def _lines(part: Words, groups: int) -> Words:
+    rows, step = part.strides
+    return np.lib.stride_tricks.as_strided(part, (len(part), groups, _LINE), (rows, _SAMPLE * _LINE * step, step), writeable=False)
+
+
+def _best(scores: NDArray[np.int32]) -> tuple[int, int, int]:
+    """(first, end, sum) of the run with the greatest sum, as long as can be: what says nothing may be right where no sample was."""
     sums = np.concatenate(([0], np.cumsum(scores)))
-    lows = np.minimum.accumulate(sums)
-    end = int(np.argmax(sums - lows))
+    rises = sums - np.minimum.accumulate(sums)
+    end = len(sums) - 1 - int(np.argmax(rises[::-1]))
     first = int(np.argmin(sums[: end + 1]))
     return first, end, int(sums[end] - sums[first])

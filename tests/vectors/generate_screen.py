@@ -133,7 +133,7 @@ def filmed() -> list[Step]:
         steps.append({"apply": body.hex(), "restart": restart, "rects": rects, "picture": {**picture_step(decoder.picture), "within": within}})
 
     region, paints = Rect(8, 4, 40, 32), (Rect(8, 4, 40, 8), Rect(16, 20, 32, 16))
-    full, half = FilmEncoder(40, 32, 1), FilmEncoder(20, 16, 1)
+    full, half = FilmEncoder(40, 32, 30), FilmEncoder(20, 16, 30)
     part = np.ascontiguousarray(picture[4:36, 8:48])
     step(Update(film=Film(region, 1, True, paints, full.encode(part))), restart=True)
     step(Update(film=Film(region, 1, False, (region,), full.encode(np.ascontiguousarray(part[:, ::-1])))))
@@ -171,7 +171,7 @@ def refused_updates() -> dict[str, Step]:
     wide = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters.from_level(1, window_log=24)).compressobj()
     whole = b"\x02"
     copy = struct.Struct(">6H")
-    frame = FilmEncoder(2, 1, 4).encode(blank(2, 1))
+    frame = FilmEncoder(2, 1, 63).encode(blank(2, 1))
     film = struct.Struct(">HHHHBBH4H")
     bodies = {
         "empty": b"",

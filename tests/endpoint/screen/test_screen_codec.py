@@ -325,5 +325,18 @@ def test_the_picture_is_read_only() -> None:
         decoder.picture[0, 0, 0] = 1
 
 
+def test_a_film_that_fills_a_large_screen_is_coded_at_half_its_size() -> None:
+    picture = photograph(1277, 801)
+    pair = Pair(blank(1277, 801))
+    update = parsed(pair.show(picture), picture)
+    assert update.film is not None
+    assert update.film.scale == 2
+    assert update.film.coded == (639, 401)
+    assert not pair.encoder.exact
+    assert np.abs(pair.decoder.picture.astype(int) - picture).mean() < 6
+    assert pair.settle(picture) < 1.0
+    assert pair.has(picture)
+
+
 def test_what_is_approximate_is_marked_by_the_fourth_byte() -> None:
     assert int(COLOUR) ^ int(OPAQUE) == 0xFFFFFFFF

@@ -35,7 +35,7 @@ def recorded() -> tuple[bytes, list[bytes]]:
     picture, encoder = noise(96, 80, 2), Encoder()
     snapshot, updates = encoder.snapshot(picture), []
     stream = zstandard.ZstdCompressor().compressobj()
-    film = FilmEncoder(40, 30, 2)
+    film = FilmEncoder(40, 30, 40)
     for seed in range(4):
         pixels = stream.compress(bytes(3 * 12) + bytes([seed])[:0]) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
         updates.append(
@@ -149,7 +149,7 @@ OUTSIDE = [[0, 0, 0, 1], [0, 0, 1, 0], [8, 0, 1, 1], [0, 8, 1, 1], [7, 7, 2, 1],
 def test_rectangles_outside_of_the_screen_are_refused(numbers: list[int]) -> None:
     inside = Rect(0, 0, 1, 1)
     bad = Rect(*numbers)
-    frame = FilmEncoder(1, 1, 0).encode(noise(1, 1, 1))
+    frame = FilmEncoder(1, 1, 20).encode(noise(1, 1, 1))
     updates = {
         "pixels": pixels_update([numbers], bytes(99)),
         "still": pixels_update([numbers], bytes(99), layout.STILL),
@@ -179,7 +179,7 @@ def test_copies_of_more_than_the_screen_are_refused() -> None:
 
 
 def frames() -> list[bytes]:
-    encoder = FilmEncoder(64, 48, 3)
+    encoder = FilmEncoder(64, 48, 52)
     return [encoder.encode(noise(64, 48, seed)) for seed in range(3)]
 
 
