@@ -29,6 +29,8 @@ from manager.store import HiddenBytes, Store, metadata
 
 MAGIC: Final = b"parley backup 1\n"
 SALT: Final = 16
+MEMORY: Final = 256 * 1024
+"""KiB, for the key."""
 ROWS: Final = 1000
 MAX_CHUNK: Final = 256 * 1024 * 1024
 """Bytes."""
@@ -71,7 +73,7 @@ def restore(store: Store, path: Path, passphrase: bytes) -> int:
 
 def _key(passphrase: bytes, header: bytes) -> ChaCha20Poly1305:
     salt = header[len(MAGIC) :]
-    return ChaCha20Poly1305(hash_secret_raw(passphrase, salt, time_cost=4, memory_cost=256 * 1024, parallelism=1, hash_len=32, type=Type.ID))
+    return ChaCha20Poly1305(hash_secret_raw(passphrase, salt, time_cost=4, memory_cost=MEMORY, parallelism=1, hash_len=32, type=Type.ID))
 
 
 def _write(db: Connection, file: BinaryIO, header: bytes, key: ChaCha20Poly1305) -> int:

@@ -107,7 +107,9 @@ def _moment(text: str) -> datetime:
         moment = datetime.strptime(text, FORMAT)  # a wall clock's time; its zone stands beside it
     except ValueError:
         raise RequestMalformed("a time looks like 2026-03-01T15:00") from None
-    if not FIRST_YEAR <= moment.year < LAST_YEAR or len(text) != 16:
+    if not (text.isascii() and len(text) == 16):  # strptime takes other scripts' digits, and fewer
+        raise RequestMalformed("a time looks like 2026-03-01T15:00")
+    if not FIRST_YEAR <= moment.year < LAST_YEAR:
         raise RequestMalformed("a time lies between 2000 and 2099, such as 2026-03-01T15:00")
     return moment
 

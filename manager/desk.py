@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from manager import accounts, audit, meetings, tickets
 from manager.callers import Caller, Scope
 from manager.challenge import Challenges, Proof
-from manager.errors import MeetingUnavailable, NoRelay, NotOpenYet, StoreUnavailable, Throttled
+from manager.errors import MeetingEnded, MeetingKeyMissing, MeetingUnavailable, NoRelay, NotOpenYet, StoreUnavailable, Throttled
 from manager.hidden import Hidden
 from manager.meetings import Meeting, Standing
 from manager.nodes import Nodes
@@ -98,8 +98,12 @@ class Desk:
         """
         caller.require(Scope.HOST)
         organizer = caller.account
-        meeting = await self._store.read(meetings.find_meeting, number)
-        running = meeting if meeting is not None and meeting.organizer == organizer.id and meeting.session is not None else None
+        meeting = await self._store.read(meetings.own_meeting, organizer, number)
+        if meeting.state.over:
+            raise MeetingEnded
+        if meeting.meeting_key is None:
+            raise MeetingKeyMissing
+        running = meeting if meeting.session is not None else None
         session = tickets.draw_session_id() if running is None or running.session is None else running.session
         order = self._place(session, None if running is None else running.primary_node)
         ticket = await self._store.write(tickets.open_meeting, organizer, number, session, order[0] if order else "", self._clock())

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import pyotp
-import trio
 
 from manager import links
 from manager.accounts import AccountRole
@@ -62,6 +62,5 @@ async def village(store: Store, **settings: Any) -> AsyncIterator[Village]:
     chosen = load_settings(None, site="https://meet.example.org", sign_in_burst=1000, sign_ins_burst=1000, **settings)
     house = furnish(store, Nodes(PeerName("home", "manager", "m"), store, lambda: made[0].now), chosen, lambda: made[0].now)
     made.append(Village(house, store))
-    house.mail.post = made[0].letters.append  # type: ignore[method-assign]  # what is posted is looked at here; test_mail delivers
-    await trio.lowlevel.checkpoint()
-    yield made[0]
+    with patch.object(house.mail, "post", made[0].letters.append):  # what is posted is looked at here; test_mail delivers
+        yield made[0]
