@@ -24,7 +24,7 @@ from mcs.links import Caller, Dialled, ManagerLink, NodeLink
 from mcs.metrics import serve_metrics
 from mcs.relay import Relay
 from mcs.settings import Address, Settings
-from net.dial import Unreachable, dial
+from net.dial import Unreachable, dial, knock
 from net.listener import listen, serve_tls
 from net.pki import Identity, Kind, PkiUnreadable
 from net.process import warn_of_expiry
@@ -41,8 +41,6 @@ log = structlog.get_logger()
 STOP_WITHIN: Final = 2.0
 LAST_WORDS: Final = 0.05
 """Seconds for what this node tells the others before its links end."""
-CALLS: Final = 20
-"""Times that one address is called in one attempt, `net.dial.STAGGER` apart."""
 PEER_EVERY: Final = 2.0
 DRAIN_AT_ONCE: Final = 50
 DRAIN_EVERY: Final = 0.1
@@ -222,17 +220,16 @@ class Node:
     ) -> None:
         """Call a server for ever. The back-off starts anew with every link that came up.
 
-        Each address is called again every quarter of a second while none answers: what is lost on a line that is down is the first packet,
-        and the kernel repeats that only after one, three and seven seconds. So a partition that heals is over at once.
+        It knocks before it calls, so a partition that heals is over at once.
         """
         shortest, longest = BACK_OFF
         pause, said = shortest, ""
         while True:
             began = trio.current_time()
             try:
-                stream = await dial(
-                    addresses() * CALLS, self._client, server_kind=kind, cluster=self.me.cluster, timeout=DIAL_WITHIN, tap=self._tap
-                )
+                if not await knock(addresses(), within=DIAL_WITHIN):
+                    raise Unreachable
+                stream = await dial(addresses(), self._client, server_kind=kind, cluster=self.me.cluster, timeout=DIAL_WITHIN, tap=self._tap)
             except (Unreachable, TlsRefused) as error:
                 if said != str(error):  # once, not with every attempt
                     said = str(error)

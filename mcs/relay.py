@@ -219,6 +219,7 @@ class Relay:
             self.node_down(former)
             former.close(CloseReason.TOO_MANY_LINKS, "the same node has called anew")
         self.nodes[port.node] = port
+        log.info("node-linked", node=port.node)
         self.overlay.link_up(port.node)
         for fact in (*self.overlay.facts(), *([Crl(self.crl)] if self.crl else [])):
             port.send(fact)

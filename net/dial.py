@@ -45,6 +45,37 @@ async def dial(
     return await _Race(addresses, context, server_kind, cluster, tap).run(timeout)
 
 
+async def knock(addresses: Sequence[Address], *, within: float) -> bool:
+    """Whether any of these addresses takes a TCP connection, called again every `STAGGER` seconds for as long as none does.
+
+    What is lost on a line that is down is the first packet, and the kernel repeats that only after one, three and seven seconds; so a line
+    that is whole again is noticed at once, and no handshake is begun before. False when all have refused, or after `within` seconds.
+    """
+    answered = False
+
+    async def call(address: Address, refused: set[Address], over: trio.CancelScope) -> None:
+        nonlocal answered
+        try:
+            stream = await trio.open_tcp_stream(*address)
+        except OSError:
+            refused.add(address)
+            if len(refused) == len(set(addresses)):
+                over.cancel()
+        else:
+            answered = True
+            await trio.aclose_forcefully(stream)
+            over.cancel()
+
+    with trio.move_on_after(within):
+        async with trio.open_nursery() as nursery:
+            refused: set[Address] = set()
+            while addresses:
+                for address in addresses:
+                    nursery.start_soon(call, address, refused, nursery.cancel_scope)
+                await trio.sleep(STAGGER)
+    return answered
+
+
 async def probe(address: Address, *, timeout: float = 2.0) -> bool:  # noqa: ASYNC109  # as above
     """Whether a Parley server answers there. A plain, short connection; it carries nothing about anybody."""
     received = b""

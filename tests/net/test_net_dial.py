@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from net.dial import Unreachable, dial
+from net.dial import Unreachable, dial, knock
 from net.listener import Address
 from net.stream import TlsStream
 from net.tls import TlsReason, TlsRefused
@@ -97,6 +97,36 @@ async def test_nobody_there_is_told_with_the_addresses(cluster: Cluster) -> None
     assert "refused" in text
     with pytest.raises(Unreachable, match="no address"):
         await dial([], cluster.caller(), server_kind="mcs")
+
+
+async def test_knocking_ends_with_the_first_answer_and_where_all_refuse(cluster: Cluster) -> None:
+    dead = await closed_port()
+    with trio.fail_after(PATIENCE):
+        assert not await knock([dead], within=PATIENCE * 2)
+        assert not await knock([], within=PATIENCE * 2)
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        host, port = listener.socket.getsockname()
+        assert await knock([dead, (host, port)], within=PATIENCE * 2)
+        await listener.aclose()
+
+
+async def test_a_line_that_is_whole_again_is_noticed_by_the_next_knock(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    async def lost(host: str, port: int) -> trio.abc.Stream:
+        nonlocal calls
+        calls += 1
+        if calls < 4:
+            await trio.sleep_forever()
+        return trio.testing.memory_stream_pair()[0]
+
+    monkeypatch.setattr(trio, "open_tcp_stream", lost)
+    assert await knock([("192.0.2.1", 1)], within=5.0)
+    assert trio.current_time() == pytest.approx(3 * 0.25)
+    calls = -1000
+    assert not await knock([("192.0.2.1", 1)], within=5.0)
 
 
 async def test_a_cancelled_dial_leaves_no_socket(cluster: Cluster) -> None:
