@@ -101,6 +101,7 @@ class Chair:
         for member in list(self.state.members):
             if member != self.me:
                 self.member.pair_key_channel(member)
+                self._absent_since.setdefault(member, now)  # until the relay says who is here
         self.rekeying.change(now)
         if self.state.successors:
             self.name_successors(list(self.state.successors), now)

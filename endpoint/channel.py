@@ -320,7 +320,7 @@ class Channels:
         self._incoming[header.stream] = incoming
         self._accept(incoming, first, header.counter)
         if channel in SIGNED_CHANNELS and not self._roster.may_send(header.sender, channel, message.index, header.counter):
-            raise NoRight(f"channel {channel}, participant {header.sender}, counter {header.counter}", certain=True)
+            raise NoRight(f"channel {channel}, participant {header.sender}, counter {header.counter}", certain=True, index=message.index)
         if header.flags & Flag.COMPRESSED:
             content = _decompress_untrusted(message.content, self.limits[channel])
             message = Message(message.sender, message.recipient, channel, message.counter, content, message.index, message.restart)

@@ -70,11 +70,12 @@ class IllegalEntry(LogError):
 
 
 class MessageError(EndpointError):
-    """`certain`: who sent it is beyond doubt, by its signature."""
+    """`certain`: who sent it is beyond doubt, by its signature; `index`: the log index that it names, if it does."""
 
-    def __init__(self, detail: str = "", *, certain: bool = False) -> None:
+    def __init__(self, detail: str = "", *, certain: bool = False, index: int = -1) -> None:
         super().__init__(detail)
         self.certain = certain
+        self.index = index
 
 
 class MalformedContent(MessageError):

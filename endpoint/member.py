@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from crypto.errors import CryptoError, Gap, UnknownEpoch
+from crypto.errors import CryptoError, EpochClosed, Gap, UnknownEpoch
 from crypto.keyring import LEAVE_GRACE
 from crypto.signing import ExchangeKey, SigningKey, verify
 from crypto.suite import LABEL_SNAPSHOT
@@ -255,7 +255,10 @@ class Member(Speaker):
             self.dropped[NeedsSnapshot.name] += 1
             self.events.append(events.ScreenGap(header.sender))
         except (ParleyError, CryptoError) as error:
-            self._refuse(error, header.sender, certain=isinstance(error, Fork))
+            if self._late(error, header):
+                self.dropped[f"{error.name}-late"] += 1
+            else:
+                self._refuse(error, header.sender, certain=isinstance(error, Fork))
             if isinstance(error, Gap) and self._go_on(header, now):
                 return self._take(header, packet, now)
         if header.channel in RELIABLE_CHANNELS:  # had is what moved the stream, not what a header claims
@@ -272,6 +275,12 @@ class Member(Speaker):
         if error.passed_over or not self.joined:
             return Outcome.DONE
         return Outcome.WAITS
+
+    def _late(self, error: ParleyError | CryptoError, header: PacketHeader) -> bool:
+        """Whether it was right when it was sent, and nobody is to blame: a former presenter's picture, a former organizer's log."""
+        if isinstance(error, NoRight) and header.channel in (Channel.SCREEN, Channel.SNAPSHOT):
+            return error.certain and self.state.presenter_at(error.index) == header.sender
+        return isinstance(error, EpochClosed) and header.channel == Channel.LOG and header.sender != self.state.organizer
 
     def _refuse(self, error: ParleyError | CryptoError, sender: ParticipantId, *, certain: bool) -> None:
         certain = certain or (isinstance(error, MessageError) and error.certain)

@@ -1,8 +1,8 @@
 """The kinds of log entries, as one table: who signs each, who may cause it, when it is illegal, what it does.
 
-`RULES` is what every member replays (`endpoint.state.State.apply`), and what the diagram of docs/session-log.md is drawn from
-(`endpoint.rules_page`). Members cause entries by asking the organizer's endpoint; that decides by policy, or by its person, and writes. So
-of two who claim the same at once exactly one wins, and everywhere the same: whoever is written last.
+`RULES` is what every member replays (`endpoint.state.State.apply`), and what docs/session-log.md is drawn from. Members cause entries by
+asking the organizer's endpoint; that decides by policy, or by its person, and writes. So of two who claim the same at once exactly one wins,
+and everywhere the same: whoever is written last.
 
 `refuses` sees the state before the entry, `effect` after index and head have moved.
 """

@@ -155,6 +155,10 @@ class State:
             return f"{type(entry.fields).__name__} is not legal here"
         return rule.refuses(self, entry.fields)
 
+    def presenter_at(self, index: int) -> ParticipantId:
+        """Who presented after entry `index`."""
+        return ParticipantId(_value_at(self._presenters, max(index, self.first_index), NOBODY))
+
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool:
         """Whether a packet counts: its sender's right at `index`, and the cuts since."""
         at = max(index, self.first_index)

@@ -144,14 +144,16 @@ def _handed_over(db: Connection, session: SessionId) -> bool:
 
 
 def end_session(db: Connection, organizer: Account, session: SessionId, now: float) -> bool:
-    """The organizer ends its session; False if it had ended already. Raises `SessionUnknown`."""
-    _own(db, organizer, session)
+    """The organizer ends its session; False if it had ended already. Raises `SessionUnknown`, also once the office has passed to somebody
+    else: it is not this account's session any more."""
+    if _own(db, organizer, session) and _handed_over(db, session):
+        raise SessionUnknown
     return _end(db, session, now)
 
 
 def revoke(db: Connection, organizer: Account, session: SessionId, participant: ParticipantId, now: float) -> Facts:
     """A participant's token is worth nothing from now on; what to tell the relays. Raises `SessionUnknown`, `ParticipantUnknown`."""
-    if not _own(db, organizer, session):
+    if not _own(db, organizer, session) or _handed_over(db, session):
         raise SessionUnknown
     known = (grants.c.session_id == session) & (grants.c.participant == participant)
     if db.execute(select(grants.c.participant).where(known)).one_or_none() is None:

@@ -58,7 +58,7 @@ class View:
     node: str
     people: tuple[Person, ...]
     waiting: tuple[Person, ...]
-    locked: bool
+    door: str  # how newcomers find it; "" if it is open
     words: str
     badge: str
     link: str = ""
@@ -85,7 +85,7 @@ class View:
             node=session.node,
             people=tuple(room.people()),
             waiting=tuple(room.waiting()),
-            locked=session.state.locked or session.state.knock,
+            door="locked" if session.state.locked else "knocking" if session.state.knock else "",
             words=room.words,
             badge=room.badge.value,
             link=invitation.link() if room.hosting else "",
@@ -118,9 +118,7 @@ def status(view: View, width: int) -> RenderableType:
 def _banner(view: View, width: int) -> Text:
     """The on-air light (of a side that only watches: whether it sees something), and the relay at the right end."""
     light, style = _WATCHING.get(view.showing, _IDLE) if view.on_air is None else _LIGHTS[view.on_air]
-    left = Text.assemble(
-        (light, style), "  ", (view.meeting, "bold"), "  ", (view.title, "bold"), (("  locked", _TROUBLE) if view.locked else "")
-    )
+    left = Text.assemble((light, style), "  ", (view.meeting, "bold"), "  ", (view.title, "bold"), (f"  {view.door}", _TROUBLE))
     right = Text.assemble("via ", (view.node, "green")) if view.node else Text("no relay, trying again", style="bold yellow")
     room = width - cell_len(right.plain) - 1
     left.truncate(max(room, 0), overflow="ellipsis", pad=True)

@@ -84,6 +84,8 @@ class Room:
         key = self.has.last(Stream(office, participant, Channel.KEY))
         member.taken([(*s, c) for s, c in self._has_of(participant)], self.now)
         member.linked(office, key, self.has.last(Stream(office, EVERYONE, Channel.LOG)), self.now)
+        if participant == office:
+            member.control(Presence(sorted(map(int, self.linked)), []), self.now)
         for packet in self.ring:
             self._deliver(participant, packet)
 

@@ -18,6 +18,7 @@ from endpoint.errors import BrokenChain, IllegalEntry, LogError, MalformedEntry
 from endpoint.rules import RULES
 from endpoint.state import Snapshot, State
 from endpoint.succession import accept, yields
+from tests.endpoint.session_log_page import PAGE, page
 from wire.ids import Channel, ParticipantId, SessionId
 
 SESSION = SessionId(0xA5)
@@ -413,6 +414,10 @@ def test_every_kind_has_a_rule_that_says_who_causes_it_and_what_it_does() -> Non
     assert set(RULES) == set(get_args(log.Fields))
     assert all(rule.causes and rule.effect.__doc__ for rule in RULES.values())
     assert len({rule.kind for rule in RULES.values()}) == len(RULES)
+
+
+def test_the_page_about_the_log_is_drawn_from_the_table() -> None:
+    assert PAGE.read_text() == page(), "run tests/endpoint/session_log_page.py"
 
 
 @pytest.mark.parametrize(

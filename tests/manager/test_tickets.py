@@ -60,6 +60,10 @@ def test_an_office_that_was_handed_over_stays_there(store: Store, organizer: Acc
     again = opened(store, organizer, meeting)
     assert (again.role, again.told.office) == (Role.ATTENDEE, 0)
     assert store.read_now(tickets.facts_of, first.session)[0].office == guest.participant
+    with pytest.raises(SessionUnknown):  # it is not this account's to end any more, nor to cast anybody out of
+        store.write_now(tickets.end_session, organizer, first.session, 5.0)
+    with pytest.raises(SessionUnknown):
+        store.write_now(tickets.revoke, organizer, first.session, guest.participant, 5.0)
 
 
 def test_a_participant_id_is_drawn_again_when_it_was_used(
