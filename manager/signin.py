@@ -13,11 +13,12 @@ e-mail) or a day.
 
 import secrets
 from collections.abc import Iterable
+from functools import cache
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, Select, bindparam, delete, select
 
 from manager import accounts
 from manager.accounts import Account
@@ -132,17 +133,7 @@ def advance(db: Connection, caller: Caller, proved_factor: bool, now: float) -> 
 def caller_of_cookie(db: Connection, cookie: Hidden, address: str, now: float) -> tuple[Caller, bool]:
     """Who is signed in, and whether its use is to be noted (`touch`). Raises `SignInNeeded`, `AddressNotAllowed`."""
     digest = sha256(cookie.reveal()).digest()
-    query = accounts.select_accounts().add_columns(
-        logins.c.id.label("login_id"),
-        logins.c.digest,
-        logins.c.stage,
-        logins.c.address,
-        logins.c.agent,
-        logins.c.created_at.label("login_at"),
-        logins.c.used_at,
-        logins.c.proved_at,
-    )
-    row = db.execute(query.join(logins, logins.c.account_id == accounts_table.c.id).where(logins.c.digest == digest)).one_or_none()
+    row = db.execute(_caller_by_digest(), {"digest_of_cookie": digest}).one_or_none()
     if not compare_digest(digest, bytes(32) if row is None else row.digest) or row is None or not row.active:
         raise SignInNeeded
     account = accounts.account_from(row)
@@ -157,6 +148,22 @@ def caller_of_cookie(db: Connection, cookie: Hidden, address: str, now: float) -
         stage = stage_of(account, True, now)  # what an administrator has asked for since then
     login = Login(row.login_id, stage, row.login_at, row.used_at, row.proved_at, row.address, row.agent, csrf_of(cookie))
     return Caller(account, address, ALL_SCOPES, login), now - row.used_at > TOUCHED_EVERY
+
+
+@cache
+def _caller_by_digest() -> Select[Any]:
+    """Built once: every page asks it, and composing it costs as much as running it."""
+    query = accounts.select_accounts().add_columns(
+        logins.c.id.label("login_id"),
+        logins.c.digest,
+        logins.c.stage,
+        logins.c.address,
+        logins.c.agent,
+        logins.c.created_at.label("login_at"),
+        logins.c.used_at,
+        logins.c.proved_at,
+    )
+    return query.join(logins, logins.c.account_id == accounts_table.c.id).where(logins.c.digest == bindparam("digest_of_cookie"))
 
 
 def touch(db: Connection, login: int, address: str, now: float) -> None:

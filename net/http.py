@@ -200,7 +200,7 @@ class _BodyFirst:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not _may_have_body(scope["headers"]):
             await self._app(scope, receive, send)
             return
         whole = False
@@ -225,6 +225,11 @@ class _BodyFirst:
                 nursery.cancel_scope.cancel()
 
         await self._app(scope, receiving, sending)
+
+
+def _may_have_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    """By RFC 9112, 6.3: a request without either has none. Most have none, and cost no nurseries."""
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
 
 
 class _AsSslStream:

@@ -6,6 +6,7 @@ show without it.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -13,9 +14,9 @@ from starlette.responses import Response
 
 from manager.calendar import MAX_MINUTES, MAX_TIMES, Repeat, Schedule, check_schedule
 from manager.errors import Fields, RequestMalformed
-from manager.meetings import Meeting
+from manager.meetings import Meeting, MeetingState
 from manager.site.forms import Form, whole_untrusted
-from manager.site.languages import Language
+from manager.site.languages import Language, languages
 from manager.site.pages import meeting_number
 from manager.site.visit import N_, Visit, bad
 from wire.ids import MeetingId
@@ -67,19 +68,27 @@ class Day:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """A schedule in the reader's words. `foreign`: the same time in its own zone, if that is another. `begins`: since 1970, 0 is any time."""
+
+    when: str
+    foreign: str
+    repeats: str
+    length: str
+    day: Day | None
+    begins: float
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
-    """A meeting in the reader's words. `foreign`: the same time in its own zone, if that is another one."""
+    """A meeting as a page shows it. `sort`: where it stands among others."""
 
     number: MeetingId
     title: str
     state: str
     coming: bool
     has_key: bool
-    when: str
-    foreign: str
-    repeats: str
-    length: str
-    day: Day | None
+    told: Told
     sort: float
 
 
@@ -227,7 +236,7 @@ def _form(visit: Visit, start: Start, meeting: Meeting | None) -> Response:
 
 def _show(visit: Visit, meeting: Meeting) -> Response:
     shown = _shown(meeting, visit.language, visit.who.account.zone, visit.site.clock())
-    words = {"title": meeting.title, "when": shown.foreign or shown.when, "id": meeting_number(meeting.number)}
+    words = {"title": meeting.title, "when": shown.told.foreign or shown.told.when, "id": meeting_number(meeting.number)}
     return visit.render(
         "meetings/show.html",
         meeting=shown,
@@ -245,29 +254,34 @@ def _every(repeat: Repeat | None) -> str:
 
 
 def _shown(meeting: Meeting, language: Language, zone: str, now: float) -> Shown:
-    when = meeting.schedule
-    begins, foreign, day, sort = language.say(N_("Any time")), "", None, 0.0
-    times = when.next(now) or next(iter(when.occurrences()), None)
-    if times is not None:
-        there = datetime.fromtimestamp(times[0], ZoneInfo(when.zone))
-        here = there.astimezone(ZoneInfo(zone))
-        begins = language.when(here)
-        if there.utcoffset() != here.utcoffset():
-            foreign = f"{language.when(there)} ({when.zone.replace('_', ' ')})"
-        day, sort = Day(language.month(here), here.day), times[0]
+    told = _told(meeting.schedule, language.code, zone, now // 60)
     return Shown(
         number=meeting.number,
         title=meeting.title,
         state=meeting.state.value,
         coming=meeting.coming(now),
         has_key=meeting.meeting_key is not None,
-        when=begins,
-        foreign=foreign,
-        repeats=_repeats(when, language),
-        length="" if when.starts is None else language.duration(when.minutes * 60),
-        day=day,
-        sort=0.0 if meeting.state.value == "open" else sort,
+        told=told,
+        sort=0.0 if meeting.state is MeetingState.OPEN else told.begins,
     )
+
+
+@lru_cache(4096)
+def _told(when: Schedule, code: str, zone: str, minute: float) -> Told:
+    """Words for a schedule as of a minute since 1970. A list of meetings is read far more often than it changes."""
+    language = languages()[code]
+    words, foreign, day, begins = language.say(N_("Any time")), "", None, 0.0
+    times = when.next(minute * 60) or next(iter(when.occurrences()), None)
+    if times is not None:
+        begins = times[0]
+        there = datetime.fromtimestamp(begins, ZoneInfo(when.zone))
+        here = there.astimezone(ZoneInfo(zone))
+        words = language.when(here)
+        if there.utcoffset() != here.utcoffset():
+            foreign = f"{language.when(there)} ({when.zone.replace('_', ' ')})"
+        day = Day(language.month(here), here.day)
+    length = "" if when.starts is None else language.duration(when.minutes * 60)
+    return Told(words, foreign, _repeats(when, language), length, day, begins)
 
 
 def _repeats(when: Schedule, language: Language) -> str:

@@ -3,6 +3,9 @@
 Every template gets `page`: what holds for all of them, among it who is signed in and where.
 """
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +13,13 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from manager.accounts import Account, AccountRole
 from manager.site.assets import Assets
-from manager.site.languages import LANGUAGES, Language, languages
+from manager.site.languages import LANGUAGES, Language, languages, zone_options
 from wire.ids import MeetingId, format_meeting_id
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -43,6 +47,9 @@ class Page:
     @property
     def languages(self) -> dict[str, str]:
         return LANGUAGES
+
+    def zones(self, chosen: str) -> Markup:
+        return zone_options(self.language.code, chosen)
 
     def here(self, seconds: float) -> datetime:
         """A moment, seconds since 1970, as a clock in the account's zone shows it."""
@@ -82,9 +89,24 @@ def sentence(text: str) -> str:
     return text if not text or text[-1] in ".!?…" else f"{text}."
 
 
+_SAID: Final = re.compile(r"""(?<![\w.])_\(("[^"\\]*"|'[^'\\]*')\)""")
+
+
+class _Translated(FileSystemLoader):
+    """Sentences without anything to fill in are translated before a template is compiled: they become part of its constant text."""
+
+    def __init__(self, language: Language) -> None:
+        super().__init__(TEMPLATES)
+        self._language = language
+
+    def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        source, path, fresh = super().get_source(environment, template)
+        return _SAID.sub(lambda said: json.dumps(self._language.say(said[1][1:-1])), source), path, fresh
+
+
 def _environment(language: Language, assets: Assets) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=_Translated(language),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -5,7 +5,7 @@ from string import Formatter
 
 import pytest
 
-from manager.site.languages import LANGUAGES, Language, catalogue, choose, languages, said, untranslated
+from manager.site.languages import LANGUAGES, Language, catalogue, choose, languages, said, untranslated, zone_options
 
 OTHERS = [code for code in LANGUAGES if code != "en"]
 
@@ -57,4 +57,7 @@ def test_dates_are_told_in_each_language() -> None:
     french = Language("fr")
     assert (french.duration(5400), french.duration(40), french.duration(0)) == ("1\u00a0h 30\u00a0min", "40\u00a0s", "0\u00a0s")
     assert french.ago(-180) == "il y a 3 minutes"
-    assert {"Europe/Paris", "Asia/Tokyo", "UTC"} <= {name for name, _ in french.zones()}
+    options = zone_options("fr", "Asia/Tokyo")
+    assert '<option value="Asia/Tokyo" selected>Asia/Tokyo – heure : Japon</option>' in options
+    assert options.count("<option ") > 300
+    assert options.count(" selected") == 1
