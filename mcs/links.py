@@ -30,6 +30,7 @@ from mcs.limits import (
 )
 from mcs.relay import Relay
 from mcs.session import Session
+from net.path import path_rtt
 from net.pki import PeerName
 from net.pump import Group, Pumped
 from wire.control import (
@@ -45,7 +46,6 @@ from wire.control import (
     NodeHello,
     NodeInfo,
     NodeWelcome,
-    Ping,
     Position,
     encode_control,
 )
@@ -251,13 +251,10 @@ class NodeLink:
     def behind(self) -> None:
         """It is in no group."""
 
-    def measure(self, now: float) -> None:
-        """Once a second: how long did the last ping take, and the next one."""
-        if self._connection.closing:
-            return
-        if (rtt := self._connection.rtt) is not None:
+    def measure(self) -> None:
+        """Once a second: how long is the way. Where the kernel does not tell, the last keep-alive's ping must do."""
+        if not self._connection.closing and (rtt := path_rtt(self._connection.descriptor) or self._connection.rtt) is not None:
             self._relay.measured(self.node, rtt)
-        self._connection.send(Ping(int(now * 1e6)))
 
     def gone(self) -> None:
         self._relay.node_down(self)

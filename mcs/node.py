@@ -292,7 +292,7 @@ class Node:
             await trio.sleep(TICK)
             self.relay.tick()
             for link in list(self.relay.nodes.values()):
-                link.measure(trio.current_time())
+                link.measure()
             if trio.current_time() - said >= STATUS_EVERY:
                 said = trio.current_time()
                 self._say_status()

@@ -12,8 +12,8 @@ of a session, so nodes that know the same use the same tree; nothing is elected,
                              rendezvous hashing chooses: the nearest node not yet in it is attached to the nearest one in it, until all are.
                              Nobody gets more than `DEGREE` links while there is another way, and nobody hangs on a draining node.
 
-Round-trip times are measured privately and published in classes of doubling width, and only when another class has held for a while: a
-busy moment moves no tree. Since a far link costs more than any near one, two regions are joined by one far link.
+Round-trip times are measured privately (`net.path`) and published in classes of doubling width, and only when another class has held for
+a while: a busy moment moves no tree. Since a far link costs more than any near one, two regions are joined by one far link.
 
 Versions: a node's own facts carry (boot, serial). A node that hears of itself from a former life, with a clock that was ahead, takes a
 higher boot. Facts of a boot that is over do not count.
