@@ -368,10 +368,11 @@ def main() -> None:
                 servers.append(stack.enter_context(bench.nats()))
             else:
                 print("no comparison: nats-server is missing (Debian package)")
+        peers = [server for server in servers if server.name != "c"]
         steps: dict[str, Callable[[], None]] = {
             "scale": lambda: scale(bench, ours, 1 if arguments.quick else 3, figures),
-            "idle": lambda: idle(bench, servers, figures),
-            "handshakes": lambda: shake_hands(bench, servers, figures),
+            "idle": lambda: idle(bench, peers, figures),
+            "handshakes": lambda: shake_hands(bench, peers, figures),
         }
         for name in scenarios:
             if name in steps:
@@ -379,8 +380,6 @@ def main() -> None:
             else:
                 for size in sizes:
                     compare(bench, servers, size, paced=name == "paced", rounds=rounds, figures=figures)
-        if not arguments.alone and "idle" in scenarios:
-            figures.pop("c_idle_link_kb", None)
     for name, value in figures.items():
         print(f"{name:28} {value:>12,}")
     if arguments.json:

@@ -28,7 +28,7 @@ from wire.control import (
     decode_control_untrusted,
     encode_control,
 )
-from wire.errors import CloseReason, LinkClosed, LocalMisuse, UnexpectedMessage, WireError
+from wire.errors import CloseReason, LinkClosed, LocalMisuse, UnexpectedMessage
 from wire.frame import PACKET, Frame, FrameDecoder
 
 PING_EVERY: Final = 1.0
@@ -149,36 +149,40 @@ class Link:
                 self._advance(self.other, _Kind.OTHER, UnexpectedMessage)
                 yield frame
                 continue
-            message = decode_control_untrusted(frame)
-            self._advance(self.other, _KINDS.get(type(message), _Kind.OTHER), UnexpectedMessage)
-            if isinstance(message, Ping):
-                self._pong = Pong(message.stamp)
-            elif isinstance(message, Pong):
-                self.rtt = max(0.0, now - message.stamp / 1e6)
-            else:
+            message = self._message(frame, now)
+            if message is not None:
                 yield message
                 if isinstance(message, Error):
                     return  # whatever follows means nothing
 
-    def receive_batches_untrusted(self, data: bytes | bytearray, now: float) -> Iterator[list[Frame] | Control]:
+    def _message(self, frame: Frame, now: float) -> Control | None:
+        """A message, if it is for the owner of the link."""
+        message = decode_control_untrusted(frame)
+        self._advance(self.other, _KINDS.get(type(message), _Kind.OTHER), UnexpectedMessage)
+        if isinstance(message, Ping):
+            self._pong = Pong(message.stamp)
+        elif isinstance(message, Pong):
+            self.rtt = max(0.0, now - message.stamp / 1e6)
+        else:
+            return message
+        return None
+
+    def receive_batches_untrusted(self, data: bytes, now: float) -> Iterator[list[Frame] | Control]:
         """The same as `receive_untrusted`, with packets that stand next to each other in one list: for who handles many."""
-        batch: list[Frame] = []
-        items = self.receive_untrusted(data, now)
-        try:
-            for item in items:
-                if isinstance(item, Frame):
-                    batch.append(item)
-                    continue
-                if batch:
-                    yield batch
-                    batch = []
-                yield item
-        except WireError:
-            if batch:
-                yield batch
-            raise
-        if batch:
-            yield batch
+        if self.state is LinkState.CLOSED:
+            raise LocalMisuse("the link is closed")
+        self._heard = now
+        return self._batches(data, now)
+
+    def _batches(self, data: bytes, now: float) -> Iterator[list[Frame] | Control]:
+        for run in self._decoder.runs_untrusted(data):
+            if run[0].type == PACKET:
+                self._advance(self.other, _Kind.OTHER, UnexpectedMessage)
+                yield run
+            elif (message := self._message(run[0], now)) is not None:
+                yield message
+                if isinstance(message, Error):
+                    return  # whatever follows means nothing
 
     def excuse_silence(self, now: float) -> None:
         """This side does not read just now (back-pressure), so it cannot judge whether the other one is silent."""
@@ -186,13 +190,13 @@ class Link:
 
     def tick(self, now: float) -> None:
         """Keep-alive. Raises `LinkClosed` (silent, hello-timeout)."""
-        if now - self._heard >= SILENT_AFTER:
+        if now >= self._heard + SILENT_AFTER:
             self.state = LinkState.CLOSED
             raise LinkClosed(CloseReason.SILENT, remote=False)
         if self.state is not LinkState.UP and now - self._opened >= GREETING_WITHIN:
             self.state = LinkState.CLOSED
             raise LinkClosed(CloseReason.HELLO_TIMEOUT, remote=False)
-        if now - self._sent >= PING_EVERY and self.state is not LinkState.CLOSED:
+        if now >= self._sent + PING_EVERY and self.state is not LinkState.CLOSED:
             self.send(Ping(int(now * 1e6)), now)
 
     def deadline(self) -> float:

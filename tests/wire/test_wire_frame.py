@@ -93,3 +93,25 @@ def test_a_body_does_not_change_with_the_buffer_it_came_in() -> None:
     (frame,) = FrameDecoder().feed_untrusted(memoryview(data))
     data[:] = bytes(len(data))
     assert frame.body == b"abc"
+
+
+@given(
+    st.one_of(st.binary(max_size=200), frames.map(lambda sent: b"".join(encode_frame(f.type % 3, f.body, f.hops) for f in sent))),
+    st.lists(st.integers(0, 10_000)),
+)
+def test_runs_are_the_same_frames_with_packets_together(data: bytes, places: list[int]) -> None:
+    decoder, received, runs, error = FrameDecoder(), list[Frame](), list[list[Frame]](), None
+    pieces = cut(data, places)
+    try:
+        for piece in pieces:
+            before = len(runs)
+            for run in decoder.runs_untrusted(piece):
+                runs.append(run)
+                received += run
+            one_read = runs[before:]
+            for first, second in itertools.pairwise(one_read):
+                assert first[0].type or second[0].type  # nothing that belongs together is apart
+    except WireError as refused:
+        error = type(refused)
+    assert all(len(run) == 1 or not any(frame.type for frame in run) for run in runs)
+    assert (received, error, 0 if error else decoder.buffered) == outcome(pieces)

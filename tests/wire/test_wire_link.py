@@ -314,7 +314,7 @@ class TwoLinks(RuleBasedStateMachine):
         for side, link in self.links.items():
             if link.state is LinkState.CLOSED:
                 continue
-            silent = self.now - self.last_heard[side] >= SILENT_AFTER
+            silent = self.now >= self.last_heard[side] + SILENT_AFTER
             late = link.state is not LinkState.UP and self.now >= GREETING_WITHIN
             if silent or late:
                 with pytest.raises(LinkClosed) as closed:
