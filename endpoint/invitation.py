@@ -3,7 +3,8 @@
     https://HOST/j/123456789/INVITE#PASSWORD.F
 
 INVITE is the manager's, 16 hex digits: its holder passes the throttle. The fragment never reaches a server: PASSWORD (percent-encoded)
-is the people's contribution to the secret, F the fingerprint of the organizer's key for this meeting.
+is the people's contribution to the secret, F the fingerprint of the organizer's key for this meeting. A link from the manager's site has
+no F behind the dot, since the key is made later, by the endpoint that will host: its guests are as sure as those who typed ID and password.
 """
 
 import re
@@ -49,7 +50,7 @@ class Invitation:
     def link(self) -> str:
         """The whole link. It holds the password: for the organizer's eyes and whoever it is given to."""
         invite = f"/{self.invite}" if self.invite else ""
-        fragment = f"#{quote(self.password or '', safe='-')}.{self.expected}" if self.expected else ""
+        fragment = f"#{quote(self.password or '', safe='-')}.{self.expected or ''}" if self.expected or self.password else ""
         return f"{self.site}/j/{self.meeting}{invite}{fragment}"
 
 
@@ -77,8 +78,9 @@ def parse_invitation_untrusted(text: str) -> Invitation:
         raise MalformedLink
     password = expected = None
     if parts.fragment:
-        encoded, dot, expected = parts.fragment.rpartition(".")
-        if not dot or not _FINGERPRINT.fullmatch(expected):
+        encoded, dot, named = parts.fragment.rpartition(".")
+        expected = named or None
+        if not dot or (expected is None and not encoded) or (expected is not None and not _FINGERPRINT.fullmatch(expected)):
             raise MalformedLink("The end of the link is missing: copy the whole link, with everything behind the #.")
         try:
             password = unquote(encoded, errors="strict") or None

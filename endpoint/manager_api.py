@@ -80,6 +80,12 @@ class ManagerApi:
         made = await self._post("/api/v1/meetings", {"title": title, "meeting_key": key})
         return _read(lambda: _scheduled(made))
 
+    async def set_key(self, meeting: MeetingId, meeting_key: bytes) -> Scheduled:
+        """Give a meeting that was scheduled on the manager's site its key."""
+        key = base64.urlsafe_b64encode(meeting_key).rstrip(b"=").decode()
+        made = await self._call("PUT", f"/api/v1/meetings/{meeting}/key", json.dumps({"meeting_key": key}).encode())
+        return _read(lambda: _scheduled(made))
+
     async def open(self, meeting: MeetingId) -> Ticket:
         """The organizer's ticket; opens the session, or comes back into it."""
         made = await self._post(f"/api/v1/meetings/{meeting}/open", {})

@@ -60,6 +60,19 @@ async def schedule(site: str, title: str, *, ca: Path, key: str, password: str |
     return Meeting(invitation_for(made.meeting, site, made.invite, chosen, signing.public), clean_line(made.title), signing.seed)
 
 
+async def adopt(invitation: Invitation, site: str, *, ca: Path, key: str) -> Meeting:
+    """Make the key of a meeting that was scheduled on the manager's pages, with the password of its link. From then on it is hosted here.
+
+    Raises ManagerRefused, ManagerUnreachable, PkiUnreadable.
+    """
+    client_context(ca, None)
+    signing = SigningKey.generate()
+    async with ManagerApi.connect(site, ca, key) as api:
+        made = await api.set_key(invitation.meeting, signing.public)
+    whole = invitation_for(made.meeting, site, made.invite, invitation.password or "", signing.public)
+    return Meeting(whole, clean_line(made.title), signing.seed)
+
+
 @asynccontextmanager
 async def host(meeting: Meeting, *, ca: Path, key: str, name: str = "Organizer", journal: Path | None = None) -> AsyncIterator[Session]:
     """Open the meeting and organize it while the block runs; its end ends the session for everyone.

@@ -15,7 +15,7 @@ from endpoint.cli import view
 from endpoint.cli.attend import attend
 from endpoint.cli.faces import choose_face, emit
 from endpoint.cli.frame import Begin, run, session_options
-from endpoint.cli.secrets_in import read_password_file
+from endpoint.cli.secrets_in import prompted, read_password_file
 from endpoint.cli.share import open_share
 from endpoint.errors import ManagerRefused, NoManager, SessionOver
 from endpoint.invitation import parse_invitation_untrusted
@@ -34,7 +34,8 @@ def default_picture(meeting: MeetingId) -> str:
 
 
 @click.command()
-@click.option("--title", required=True, help="What the meeting is about; its guests see it, and so does the manager.")
+@click.option("--title", help="What the meeting is about; its guests see it, and so does the manager.")
+@click.option("--adopt", is_flag=True, help="Host a meeting here that was scheduled on the manager's site: you are asked for its link.")
 @click.option("--password-file", type=click.Path(path_type=Path, dir_okay=False), help="A file with the password.  [four fresh words]")
 @click.option("--no-password", is_flag=True, help="None: then whoever runs the servers could impersonate you.")
 @_manager
@@ -42,16 +43,30 @@ def default_picture(meeting: MeetingId) -> str:
 @_key
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="TOML file with settings; flags go before it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def schedule(title: str, password_file: Path | None, no_password: bool, config: Path | None, as_json: bool, **flags: str | None) -> None:
+def schedule(
+    title: str | None,
+    adopt: bool,
+    password_file: Path | None,
+    no_password: bool,
+    config: Path | None,
+    as_json: bool,
+    **flags: str | None,
+) -> None:
     """Make a meeting, and show what its guests need. Its key is kept on this machine, for `parley host`."""
     if password_file and no_password:
         raise click.UsageError("--password-file and --no-password exclude each other.")
+    if adopt == (title is not None) or (adopt and (password_file or no_password)):
+        raise click.UsageError("Name the new meeting with --title, or take one over with --adopt alone.")
 
     async def work(begin: Begin) -> None:
         settings = load_settings(config, **flags)
         site, ca = _where(settings)
-        password = "" if no_password else read_password_file(password_file) if password_file else None
-        meeting = await sdk.schedule(site, title, ca=ca, key=api_key(settings), password=password)
+        if title is None:
+            link = parse_invitation_untrusted(await prompted("The meeting's link (not shown): "))
+            meeting = await sdk.adopt(link, site, ca=ca, key=api_key(settings))
+        else:
+            password = "" if no_password else read_password_file(password_file) if password_file else None
+            meeting = await sdk.schedule(site, title, ca=ca, key=api_key(settings), password=password)
         path = home.keep(home.KeptMeeting(meeting, ca))
         words = comparison_words(SigningKey.from_seed(meeting.seed).public)
         if as_json:

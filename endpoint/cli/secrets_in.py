@@ -103,7 +103,7 @@ def answered(target: Invitation | None, text: str) -> Invitation:
             raise NoPassword(f"A password has at most {MAX_PASSWORD} characters.")
         return replace(target, password=text or None)
     link = parse_invitation_untrusted(text)
-    if link.expected is None:
+    if link.expected is None and not link.password:
         raise NoPassword("The end of the link is missing: copy the whole link, with everything behind the #.")
     if target is not None and target.meeting != link.meeting:
         raise OtherMeeting(f"The link is for {format_meeting_id(link.meeting)}, not for {format_meeting_id(target.meeting)}.")
