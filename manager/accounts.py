@@ -13,10 +13,11 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 from zoneinfo import available_timezones
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, select
 
 from manager.errors import AccountExists, AccountUnknown, Fields, LastAdministrator, NotPermitted, RequestMalformed
 from manager.policy import Policy, check_features, read_policy
@@ -162,10 +163,15 @@ def add_account(
 
 def account_of(db: Connection, number: int) -> Account:
     """Raises `AccountUnknown`."""
-    row = db.execute(select_accounts().where((accounts.c.id == number) & alive())).one_or_none()
+    row = db.execute(_by_number(), {"number": number}).one_or_none()
     if row is None:
         raise AccountUnknown
     return account_from(row)
+
+
+@cache
+def _by_number() -> Select[Any]:
+    return select_accounts().where((accounts.c.id == bindparam("number")) & alive())
 
 
 def account_by_email(db: Connection, email: str) -> Account | None:

@@ -249,8 +249,13 @@ def _own() -> Select[Any]:
 
 def find_meeting(db: Connection, number: MeetingId) -> Meeting | None:
     """The meeting that holds this number now."""
-    row = db.execute(_select().where(meetings.c.held == number)).one_or_none()
+    row = db.execute(_by_number(), {"number": number}).one_or_none()
     return None if row is None else _meeting(row)
+
+
+@cache
+def _by_number() -> Select[Any]:
+    return _select().where(meetings.c.held == bindparam("number"))
 
 
 def standing(db: Connection, number: MeetingId, invite: Hidden | None) -> tuple[Standing, Meeting | None]:

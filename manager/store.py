@@ -1,7 +1,7 @@
 """The manager's tables, and short transactions over them.
 
-A *rule* is a plain function whose first argument is a database connection; `Store.read` and `Store.write` run one in a thread, each in
-one transaction, and nothing else of the manager touches the database. A write that has returned is on the disk. One writer at a time,
+A *rule* is a plain function whose first argument is a database connection; `Store.read` and `Store.write` run one in a thread, in
+a transaction, and nothing else of the manager touches the database. A write that has returned is on the disk. One writer at a time,
 in order of arrival (a limiter of its own, so that writers queue here and do not sleep in SQLite's busy handler); readers run beside it.
 
 What is kept of secrets, and why: of a password its Argon2id verifier; of API keys, sign-ins, one-time links and recovery codes, which are
@@ -13,9 +13,12 @@ log holds the erased pages until its next checkpoint).
 
 import fcntl
 import os
+from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import structlog
 import trio
@@ -37,12 +40,16 @@ from sqlalchemy import (
     Table,
     text,
 )
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 
 from manager import migrations
 from manager.database import BUSY_SECONDS, READERS, named_failures, open_engine, sqlite_path
 from manager.errors import StoreInUse, StoreUnavailable
 from manager.hidden import Hidden
+
+TOGETHER: Final = 64
+"""Writes in one transaction: a commit waits for the disk once for all of them."""
 
 log = structlog.get_logger()
 P = ParamSpec("P")
@@ -299,6 +306,8 @@ class Store:
             raise
         self._writer = trio.CapacityLimiter(1)
         self._readers = trio.CapacityLimiter(READERS)
+        self._turn = trio.Lock()
+        self._waiting: deque[_Write] = deque()
 
     def close(self) -> None:
         """Close every connection and give up the claim."""
@@ -325,8 +334,42 @@ class Store:
         return await self._in_thread(lambda: self.read_now(rule, *args, **kwargs), self._readers)
 
     async def write(self, rule: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`write_now` in a thread."""
-        return await self._in_thread(lambda: self.write_now(rule, *args, **kwargs), self._writer)
+        """As `write_now`, in a thread; what waits meanwhile goes into one transaction together, each part whole or not at all."""
+        mine = _Write(lambda db: rule(db, *args, **kwargs))
+        self._waiting.append(mine)
+        try:
+            async with self._turn:
+                if not mine.taken:
+                    some = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))]
+                    for write in some:
+                        write.taken = True
+                    await self._in_thread(lambda: self._write_together(some), self._writer)
+        finally:
+            if not mine.taken:  # cancelled in the queue
+                self._waiting.remove(mine)
+        if mine.error is not None:
+            raise mine.error
+        return mine.result  # type: ignore[no-any-return]  # of `rule`, a few lines above
+
+    def _write_together(self, some: "list[_Write]") -> None:
+        """One transaction. A rule's refusal takes back its own part; what goes wrong with the database takes back all."""
+        try:
+            with named_failures(), self.engine.execution_options(parley_write=True).begin() as db:
+                for write in some:
+                    try:
+                        with db.begin_nested() if len(some) > 1 else nullcontext():
+                            write.result = write.rule(db)
+                    except SQLAlchemyError:
+                        raise
+                    except Exception as error:
+                        if len(some) == 1:
+                            raise
+                        write.error = error
+        except Exception as error:
+            for write in some:
+                write.error = write.error or error
+            if isinstance(error, StoreUnavailable):
+                raise
 
     async def _in_thread(self, work: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
         try:
@@ -334,6 +377,16 @@ class Store:
         except StoreUnavailable as error:
             log.warning("store-unavailable", cause=str(error.cause), sentence=error.detail)
             raise
+
+
+@dataclass(slots=True, eq=False)
+class _Write:
+    """A rule in the queue. Owned by the task that asked until it is `taken`, by the one whose turn it is then."""
+
+    rule: Callable[[Connection], Any]
+    taken: bool = False
+    result: Any = None
+    error: Exception | None = None
 
 
 def _claim(path: Path) -> int:

@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Connection, bindparam, select, text
 
 from manager.accounts import Account, account_of
 from manager.errors import MeetingEnded, MeetingKeyMissing, MeetingUnavailable, ParticipantUnknown, SessionFull, SessionUnknown
@@ -29,6 +28,19 @@ MAX_GRANTS: Final = 20_000
 """Tickets of one session: a bound on what a flood of tickets can store, and no more than relays hold."""
 ABANDONED_AFTER: Final = 7 * 86_400.0
 """Seconds without a new ticket after which a session counts as over: its organizer is gone for good, and nobody else can end it."""
+
+
+# what each ticket asks, built once: composing a statement costs as much as running it
+_RUNNING: Final = select(sessions).where((sessions.c.id == bindparam("session")) & sessions.c.ended_at.is_(None)).with_for_update()
+_INSERT_GRANT: Final = text(
+    "INSERT INTO grants (session_id, participant, role, token, issued_at) "
+    "VALUES (:session_id, :participant, :role, :token, :issued_at) ON CONFLICT DO NOTHING"
+).bindparams(*(bindparam(name, type_=grants.c[name].type) for name in ("session_id", "participant", "role", "token", "issued_at")))
+_COUNT_GRANT: Final = (
+    sessions.update()
+    .where(sessions.c.id == bindparam("session"))
+    .values({name: bindparam(f"new_{name}") for name in ("office", "term", "granted", "primary_node", "used_at")})
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +113,16 @@ def admit_guest(db: Connection, meeting: Meeting, node: str, now: float) -> Tick
 
 
 def _grant(db: Connection, meeting: Meeting, session: SessionId, role: Role, node: str, now: float) -> Ticket:
-    row = db.execute(select(sessions).where((sessions.c.id == session) & sessions.c.ended_at.is_(None)).with_for_update()).one_or_none()
+    row = db.execute(_RUNNING, {"session": session}).one_or_none()
     if row is None:
         raise MeetingUnavailable
     if row.granted >= MAX_GRANTS:
         raise SessionFull
     token = RoleToken(secrets.token_bytes(RoleToken.SIZE))
     participant = _new_participant(db, session, role, token, now)
-    changes: dict[str, object] = {"granted": row.granted + 1, "primary_node": node, "used_at": now}
-    office, term = 0, 0
-    if role is Role.ORGANIZER:
-        office, term = participant, int(row.term) + 1
-        changes |= {"office": office, "term": term}
-    db.execute(sessions.update().where(sessions.c.id == session).values(changes))
+    office, term = (participant, int(row.term) + 1) if role is Role.ORGANIZER else (0, 0)
+    changes = {"office": office or row.office, "term": term or row.term, "granted": row.granted + 1, "primary_node": node, "used_at": now}
+    db.execute(_COUNT_GRANT, {"session": session} | {f"new_{name}": value for name, value in changes.items()})
     told = Facts(0, session, grants=[Grant(participant, role.value, token.reveal())], office=office, term=term)
     assert meeting.meeting_key is not None  # it could not have been opened
     features = features_of(meeting, account_of(db, meeting.organizer))
@@ -124,16 +133,9 @@ def _new_participant(db: Connection, session: SessionId, role: Role, token: Role
     """Draw until the store takes it: the key of the table is what keeps an ID from being used twice."""
     while True:
         participant = ParticipantId(secrets.randbelow(0xFFFF_FFFF) + 1)
-        try:
-            with db.begin_nested():
-                db.execute(
-                    grants.insert().values(
-                        session_id=session, participant=participant, role=role.value, token=Hidden(token.reveal()), issued_at=now
-                    )
-                )
-        except IntegrityError:
-            continue
-        return participant
+        values = {"session_id": session, "participant": participant, "role": role.value, "token": Hidden(token.reveal()), "issued_at": now}
+        if db.execute(_INSERT_GRANT, values).rowcount:
+            return participant
 
 
 def _handed_over(db: Connection, session: SessionId) -> bool:

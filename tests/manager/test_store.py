@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from manager import keys, meetings, migrations
 from manager.database import open_engine
@@ -245,3 +246,39 @@ def test_G01_kill_under_load_loses_no_acknowledged_meeting(tmp_path: Path) -> No
             assert db.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
         store.close()
         assert set(acknowledged) <= kept
+
+
+async def test_writes_that_wait_go_together_and_refusals_stay_their_own(store: Store) -> None:
+    """One transaction for all that wait; what is refused, or cancelled in the queue, takes nothing of the others with it."""
+    commits: list[None] = []
+    event.listen(store.engine, "commit", lambda _: commits.append(None))
+    started, release = trio.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    refused: list[str] = []
+
+    def slow(db: Connection) -> None:
+        trio.from_thread.run_sync(started.set, trio_token=token)
+        trio.from_thread.run(release.wait, trio_token=token)
+
+    async def add(name: str) -> None:
+        try:
+            await store.write(keys.add_organizer, name, 1.0)
+        except OrganizerExists:
+            refused.append(name)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.write, slow)
+            await started.wait()
+            for name in ("ann", "bob", "ann", "cleo"):
+                nursery.start_soon(add, name)
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as cancelled:
+                    cancelled.start_soon(add, "nobody")
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+            commits.clear()
+            release.set()
+    assert sorted(o.name for o in store.read_now(keys.list_organizers)) == ["ann", "bob", "cleo"]
+    assert refused == ["ann"]
+    assert len(commits) == 2  # the slow one, and all the others
