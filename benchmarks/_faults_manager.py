@@ -8,6 +8,7 @@ import trio
 
 from net.listener import listen, serve_tls
 from net.pki import Identity
+from net.process import exit_with_parent
 from net.tls import server_context
 from tests.mcs.raw import FakeManager, Meeting
 
@@ -23,6 +24,7 @@ async def main() -> None:
     listeners = await listen(host, 0)
     context = server_context(Identity.in_directory(where / "manager-1"), ask_peer=True)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(exit_with_parent, nursery.cancel_scope)
         (address,) = await nursery.start(lambda task_status: serve_tls(listeners, context, manager.serve, task_status=task_status))
         print(address[1], flush=True)
         await manager.until(lambda: len({name for name, _ in manager.acked}) == relays)

@@ -207,7 +207,7 @@ def theatre(line: Line | None = None, far: int = 0, members: int = MEMBERS) -> I
         command = [*stage.prefix("a"), sys.executable, "-P", "-m", "benchmarks._faults_manager", str(where), hosts["a"], str(RELAYS)]
         try:
             with (where / "manager.log").open("wb") as errors:
-                child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, env=os.environ)
+                child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, env=os.environ)
             stage.manager = Process("manager", child, where / "manager.log")
             assert child.stdout is not None
             ready = child.stdout.readline()
