@@ -1,9 +1,10 @@
 # make meeting   a whole meeting on this machine        make test    lint, types and every test
 # make venv      the environment alone                  make bench   every benchmark
+# make fuzz      ten million mutants for the screen's decoder (EXECUTIONS=… SEED=…)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help meeting test lint venv bench demo lock words clean
+.PHONY: help meeting test lint venv bench fuzz demo lock words clean
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -23,6 +24,10 @@ lint: .venv/ready
 
 bench: .venv/ready
 	@set -e; for question in benchmarks/[a-z]*.py; do echo "== $$question"; $(BIN)/python $$question --json; done
+
+EXECUTIONS ?= 10000000
+fuzz: .venv/ready
+	$(BIN)/python tests/fuzz/screen.py --executions $(EXECUTIONS) $(if $(SEED),--seed $(SEED))
 
 venv: .venv/ready
 

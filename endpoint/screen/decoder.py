@@ -40,7 +40,8 @@ class Decoder:
         self._level = False  # whether an update may be applied
         self._stream: _BoundedStream | None = None  # begins with the first pixels after a restart
         self._begun = False  # whether an update since the snapshot has restarted
-        self._film: tuple[Rect, int, FilmDecoder] | None = None
+        self._film: tuple[Rect, int] | None = None  # region and scale of the film that goes on
+        self._film_decoder = FilmDecoder()
 
     @property
     def picture(self) -> Picture:
@@ -80,10 +81,11 @@ class Decoder:
 
     def _frame_untrusted(self, film: Film) -> Picture:
         if film.begins:
-            self._film = film.region, film.scale, FilmDecoder()
-        if self._film is None or self._film[:2] != (film.region, film.scale):
+            self._film = film.region, film.scale
+            self._film_decoder.begin()
+        if self._film != (film.region, film.scale):
             raise bad_update("a film goes on that never began")
-        return self._film[2].decode_untrusted(film.frame, film.coded, (film.region.width, film.region.height))
+        return self._film_decoder.decode_untrusted(film.frame, film.coded, (film.region.width, film.region.height))
 
     def _still_untrusted(self, still: Exact) -> planes.Bytes:
         need = planes.size(still.rects)
@@ -153,41 +155,49 @@ def _open_snapshot_untrusted(decompressor: zstandard.ZstdDecompressor, snapshot:
     return picture
 
 
+class _UsedUp(Exception):
+    """All bytes of an update have been read."""
+
+
+class _Feed:
+    """What the reader of a stream reads from: the bytes of one update, once."""
+
+    def __init__(self) -> None:
+        self.packed = b""
+
+    def read(self, _: int) -> bytes:
+        if not self.packed:
+            raise _UsedUp
+        packed, self.packed = self.packed, b""
+        return packed
+
+
 class _BoundedStream:
     """One zstd stream, from which each update must give exactly the bytes that its rectangles need.
 
     zstandard has a reader that fills a buffer of ours, so nothing is ever decompressed that has no place. But it takes
     an empty read for the end of the stream, for good. So its source raises when an update's bytes are used up, which
     leaves the reader where it is, ready for the next update. (`readinto` would lose its count when that happens;
-    `readinto1` returns before it asks again.)
+    `readinto1` returns before it asks again.) The source is an object of its own, because zstandard's readers take no part in
+    Python's collection of cycles: one that led back here would keep each stream's window for ever.
     """
 
-    class _UsedUp(Exception):
-        pass
-
     def __init__(self) -> None:
-        self._packed = b""
+        self._feed = _Feed()
         decompressor = zstandard.ZstdDecompressor(max_window_size=1 << WINDOW_LOG)
-        self._reader = decompressor.stream_reader(self)  # type: ignore[arg-type]  # it only calls read()
-
-    def read(self, _: int) -> bytes:
-        """For the reader alone: all bytes of the update, once."""
-        if not self._packed:
-            raise self._UsedUp
-        packed, self._packed = self._packed, b""
-        return packed
+        self._reader = decompressor.stream_reader(self._feed)  # type: ignore[arg-type]  # it only calls read()
 
     def read_untrusted(self, packed: bytes, size: int) -> planes.Bytes:
         """`size` bytes out of `packed`, all of it and no more. Raises ScreenError `bad-update`."""
         body = np.empty(size + 1, np.uint8)  # room for one byte too many, to see it
-        self._packed, got = packed, 0
+        self._feed.packed, got = packed, 0
         try:
             while got <= size:
                 more = self._reader.readinto1(body[got:])
                 if not more:
                     raise bad_update("the compression stream ends within it")
                 got += more
-        except self._UsedUp:
+        except _UsedUp:
             if got == size:
                 return body[:size]
         except zstandard.ZstdError as error:

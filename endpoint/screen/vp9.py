@@ -14,7 +14,7 @@ import av
 import av.error
 import av.logging
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from endpoint.screen.layout import bad_update
 from endpoint.screen.picture import Picture, Words, words
@@ -52,14 +52,18 @@ class FilmEncoder:
             "color_range": "pc",
         }
         self._context: Any = context
+        self._reformatter = VideoReformatter()  # to make one takes longer than to convert a small picture
         self._count = 0
 
     def encode(self, picture: Picture) -> bytes:
         """One frame; the first is a key. The picture has the stream's size, or twice as much: then it is made smaller."""
         if (picture.shape[1], picture.shape[0]) != self._size:
             picture = halved(picture)
-        frame = av.VideoFrame.from_ndarray(picture, format="bgra").reformat(
-            format="yuv444p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.JPEG
+        frame = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(picture, format="bgra"),
+            format="yuv444p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.JPEG,
         )
         frame.pts = self._count
         self._count += 1
@@ -91,9 +95,14 @@ def _mean(a: Words, b: Words) -> Words:
 
 
 class FilmDecoder:
-    """The other side of one stream."""
+    """The other side: one stream after the other."""
 
     def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self.begin()
+
+    def begin(self) -> None:
+        """Another stream; what was left of the one before is gone."""
         self._context: Any = av.CodecContext.create("vp9", "r")
         self._context.thread_count = 1
         self._size = (0, 0)
@@ -110,9 +119,10 @@ class FilmDecoder:
         if len(pictures) != 1 or (pictures[0].width, pictures[0].height) != coded or pictures[0].format.name not in _FORMATS:
             raise bad_update("its film has another shape than it says")
         self._size = coded
-        bgra = pictures[0].reformat(
+        bgra = self._reformatter.reformat(
+            pictures[0],
             *shown,
-            "bgra",
+            format="bgra",
             src_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             interpolation=Interpolation.BILINEAR,
