@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from endpoint.member import Member
 
 HEARTBEAT_EVERY: Final = 5.0
+NEWS_EVERY: Final = 0.5
+"""Seconds between two heartbeats that say who went away and who is back: every member checks a signature for each."""
 AWAY_FOR: Final = 120.0
 """Seconds without a link before a member counts as left."""
 RESYNC_EVERY: Final = 5.0
@@ -67,7 +69,8 @@ class Chair:
         self.rtt: dict[ParticipantId, float] = {}  # seconds between each member and its relay, as it says
         self.rekeying = Rekeying(self)
         self.lobby = Lobby(self, verifier, chain, now)
-        self._beat_at = now + HEARTBEAT_EVERY
+        self._said_at = now  # the last heartbeat
+        self._news = False  # somebody went away, or came back, since
         self._beaten: dict[tuple[ParticipantId, int], int] = {}  # counters that the last heartbeats named
         self._absent_since: dict[ParticipantId, float] = dict.fromkeys(member.away, now)
         self._resynced: dict[ParticipantId, float] = {}  # when each member got a snapshot again
@@ -387,7 +390,9 @@ class Chair:
         if away != self.member.away:
             self.member.away = away
             self.events.append(events.PresenceChanged(away))
-            self._beat(now)
+            self._news = True
+            if now >= self._said_at + NEWS_EVERY:
+                self._beat(now)
 
     def taken(self, positions: list[Position], now: float) -> None:
         """The relay has our streams up to here."""
@@ -404,11 +409,11 @@ class Chair:
         if self.keyring.due(now) and not self.rekeying.under_way:
             self.rekeying.change(now)
         self.lobby.admit(now)
-        if now >= self._beat_at:
+        if now >= self._said_at + (NEWS_EVERY if self._news else HEARTBEAT_EVERY):
             self._beat(now)
 
     def _beat(self, now: float) -> None:
-        self._beat_at = now + HEARTBEAT_EVERY
+        self._said_at, self._news = now, False
         member = self.member
         moved: Cuts = []
         for participant, channel, counter in self.all_cuts(CUT_CHANNELS):
