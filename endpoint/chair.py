@@ -248,6 +248,9 @@ class Chair:
         member, state = self.member, self.state
         if state.ended:
             raise NotAllowed("The session has ended.")
+        needed = _feature(fields)
+        if needed is not None and member.features is not None and needed not in member.features:
+            raise NotAllowed(f"An administrator, or whoever scheduled this meeting, has turned {needed} off for it.")
         counter = member.channels.last(Channel.LOG) + 1
         signed = sign_entry(member.signing, state.index + 1, state.head, counter, fields)
         problem = state.refuses(signed)
@@ -425,3 +428,15 @@ class Chair:
         if self.journal is not None and moved:
             self.journal.counters(moved)
         self.out.extend(member.channels.seal(Channel.LOG, sign_heartbeat(member.signing, beat)))
+
+
+def _feature(fields: Fields) -> str | None:
+    """What the ticket must offer for such an entry; taking away needs nothing."""
+    match fields:
+        case log.Presenter(participant) if participant:
+            return "screen"
+        case log.Control(participant) if participant:
+            return "remote-control"
+        case log.Chat(allowed=True):
+            return "chat"
+    return None

@@ -49,6 +49,7 @@ class Guest(Member):
         super().__init__(ticket.session, ticket.participant, ticket.meeting_key, SigningKey.generate(), ExchangeKey.generate())
         if expected is not None and fingerprint(ticket.meeting_key) != expected:
             raise WrongOrganizer
+        self.features = ticket.features
         self.stage = Stage.PREPARING
         self.failure: EndpointError | None = None
         self._ticket = ticket

@@ -79,6 +79,7 @@ class Member(Speaker):
     ) -> None:
         super().__init__(session, me, meeting_key, signing, exchange, wall_ms)
         self.away: frozenset[ParticipantId] = frozenset()
+        self.features: frozenset[str] | None = None  # what our ticket lets the meeting offer; the chair keeps to it. None: everything
         self.held = Held(self.dropped)
         self.pulse = Pulse(self.channels.counter)
         self.heir = Heir(self)

@@ -33,6 +33,7 @@ class Organizer(Member):
         saved: Saved | None = None,
     ) -> None:
         super().__init__(ticket.session, ticket.participant, key.public, key, ExchangeKey.generate())
+        self.features = ticket.features
         self.joined = True
         self.relay_office = self.me  # the manager has told the relays
         if saved is None:
@@ -48,6 +49,8 @@ class Organizer(Member):
         key = self.signing.public
         me = log.Member(self.me, Role.ORGANIZER, clean_name(name, "Organizer"), key, self.exchange.public)
         chair.write(log.Open(self.session.to_bytes(8, "big"), key, me, FIRST_EPOCH), now)
+        if self.features is not None and "chat" not in self.features:
+            chair.allow_chat(EVERYONE, False, now)
 
     def _come_back(self, chair: Chair, saved: Saved, now: float) -> None:
         self.take_chair(chair)

@@ -28,6 +28,7 @@ class Ticket:
     meeting_key: bytes  # Ed25519
     relays: tuple[RelayAddress, ...]
     cluster: str
+    features: frozenset[str] | None = None  # what this meeting may offer, such as chat; None: everything
 
     @classmethod
     def from_json_untrusted(cls, data: Any) -> "Ticket":
@@ -47,6 +48,7 @@ class Ticket:
                 key,
                 relays,
                 str(data["cluster"]),
+                None if data.get("features") is None else frozenset(map(str, data["features"])),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, binascii.Error) as error:
             raise ValueError(f"no ticket: {type(error).__name__}") from None

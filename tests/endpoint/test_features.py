@@ -1,0 +1,47 @@
+"""What an administrator turns off reaches the meeting by the tickets, and the chair keeps to it."""
+
+from dataclasses import replace
+
+import pytest
+
+from endpoint.errors import NotAllowed
+from endpoint.organizer import Organizer
+from endpoint.ticket import Ticket
+from tests.endpoint.room import Room
+from tests.endpoint.test_manager_api import TICKET
+from wire.ids import EVERYONE, Role
+
+
+def organizer(features: frozenset[str] | None) -> Organizer:
+    room = Room()
+    ticket = replace(room.ticket(9, Role.ORGANIZER), features=features)
+    return Organizer(ticket, room.meeting_key, room.organizer.chair.verifier, "Olga", room.now)
+
+
+def test_G14_a_feature_that_is_off_cannot_be_given_by_the_chair() -> None:
+    olga = organizer(frozenset({"whisper"}))
+    assert not olga.state.chat_default
+    for act in (
+        lambda: olga.chair.appoint(olga.me, 1.0),
+        lambda: olga.chair.lend(olga.me, 1.0),
+        lambda: olga.chair.allow_chat(EVERYONE, True, 1.0),
+        lambda: olga.chair.allow_chat(olga.me, True, 1.0),
+    ):
+        with pytest.raises(NotAllowed, match="turned"):
+            act()
+
+
+@pytest.mark.parametrize("features", [None, frozenset({"chat", "screen", "remote-control"})])
+def test_G14_what_is_on_can_be_given(features: frozenset[str] | None) -> None:
+    olga = organizer(features)
+    assert olga.state.chat_default
+    olga.chair.appoint(olga.me, 1.0)
+    assert olga.state.presenter == olga.me
+
+
+def test_G14_a_ticket_says_what_the_meeting_may_offer() -> None:
+    assert Ticket.from_json_untrusted(TICKET).features is None
+    assert Ticket.from_json_untrusted(TICKET | {"features": ["chat"]}).features == {"chat"}
+    for wrong in (5, True):
+        with pytest.raises(ValueError, match="no ticket"):
+            Ticket.from_json_untrusted(TICKET | {"features": wrong})
