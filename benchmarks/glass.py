@@ -111,6 +111,7 @@ class Glass:
         await self.ask("Olga Organizer", "lent", do="lend", name=BEN)
         await self.story.members[BEN].until(lambda: any(e["name"] == BEN for e in self.story.members[BEN].heard("control")), "the grant")
         await self.keys_go_to(100, 100)
+        await trio.sleep(1.5)  # the presses before were the person's own: hers go first
         await self.ask(BEN, "trace", do="trace", on=True)
         took = []
         ben = self.story.members[BEN]

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pygame
 
-from endpoint.screen.style import AMBER, BAR, FAINT, GREY, INK, RED, Colour, chip, font, text
+from endpoint.screen.style import AMBER, BAR, FAINT, GREY, INK, PINK, RED, Colour, chip, font, text
 
 SIZE: Final = (372, 118)
 MARGIN: Final = 12
@@ -71,13 +71,16 @@ class LightWindow:
             most=SIZE[0] - end - 24,
         )
         text(surface, facts["what"], 14, INK, (22, 53), "midleft", most=SIZE[0] - 36)
-        line = " · ".join(part for part in (facts["rate"], facts["behind"], facts["note"]) if part)
-        text(surface, line, 13, FAINT, (22, 73), "midleft", most=SIZE[0] - 36)
+        if facts["holder"]:
+            text(surface, f"{facts['holder']} has your mouse and keyboard", 13, PINK, (22, 73), "midleft", bold=True, most=SIZE[0] - 36)
+        else:
+            line = " · ".join(part for part in (facts["rate"], facts["behind"], facts["note"]) if part)
+            text(surface, line, 13, FAINT, (22, 73), "midleft", most=SIZE[0] - 36)
         self.buttons = []
         asks = [("Resume", "resume", AMBER)] if state == "paused" else [("Pause", "pause", GREY)]
         asks.append(("Stop", "stop", GREY))
         if facts["holder"]:
-            asks.append((f"Take back from {facts['holder']}", "take-back", RED))
+            asks.append(("Take back (Pause key)", "take-back", RED))
         x = 22
         for label, ask, ground in asks if state != "off" else []:
             room = SIZE[0] - x - 14

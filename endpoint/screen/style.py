@@ -16,6 +16,7 @@ BLUE: Final[Colour] = (64, 140, 236)
 GREEN: Final[Colour] = (86, 196, 132)
 AMBER: Final[Colour] = (236, 178, 60)
 RED: Final[Colour] = (222, 60, 58)
+PINK: Final[Colour] = (255, 150, 146)
 FACES: Final = "notosans,dejavusans,liberationsans,arial,helveticaneue,segoeui"
 
 

@@ -125,7 +125,10 @@ class Window:
         most_x, most_y = (int(LARGEST * side) for side in pygame.display.get_desktop_sizes()[0])
         width, height = size[0], size[1] + BAR_HEIGHT
         shrink = min(1.0, most_x / width, most_y / height)
-        self.screen = pygame.display.set_mode((max(480, int(width * shrink)), max(320, int(height * shrink))), pygame.RESIZABLE)
+        side = max(480, int(width * shrink)), max(320, int(height * shrink))
+        self.screen = pygame.display.set_mode(side, pygame.RESIZABLE)
+        desktop = pygame.display.get_desktop_sizes()[0]
+        pygame.display.set_window_position((max(0, (desktop[0] - side[0]) // 2), max(0, (desktop[1] - side[1]) // 2)))
 
     @property
     def live(self) -> bool:
