@@ -87,6 +87,7 @@ class Member(Speaker):
         self.stood_up = False  # we organized, and do not any more
         self._chair: Chair | None = None
         self._jobs: deque[Job] = deque()
+        self._handed = False  # the last chair of ours was handed over
         self._passing: int | None = None  # the channel-1 counter of our hand-over, until a relay has taken it: then the office goes on
         self._host: tuple[ParticipantId, bytes] | None = None  # the organizer that the handshake proved, before its snapshot is here
         self._log_item: SignedEntry | Heartbeat | None = None  # what `check_log` parsed last
@@ -106,7 +107,7 @@ class Member(Speaker):
         return self._chair
 
     def take_chair(self, chair: Chair) -> None:
-        self._chair = chair
+        self._chair, self._handed = chair, False
 
     @property
     def jobs(self) -> deque[Job]:
@@ -145,6 +146,8 @@ class Member(Speaker):
 
     def linked(self, office: ParticipantId, key_counter: int, log_counter: int, now: float) -> None:
         super().linked(office, key_counter, log_counter, now)
+        if office == self.me and self._handed and self._passing is None and not self.organizes and self.joined:
+            self.out.append(Office(self.state.organizer, list(self.state.successors)))  # we have passed it on, and this relay does not know
         self._office_named(now)
 
     def control(self, message: Control, now: float) -> None:
@@ -162,8 +165,6 @@ class Member(Speaker):
             return
         if self._chair is not None:
             self._chair.greet()
-        elif self.state.organizer != self.me and self.joined and self._passing is None and not self.heir.claiming:
-            self.out.append(Office(self.state.organizer, []))  # we have passed it on, and this relay does not know
         else:
             self.heir.tick(now)
 
@@ -421,7 +422,7 @@ class Member(Speaker):
         elif isinstance(signed.entry.fields, log.TakeOver):
             self.heir.yields_to(signed, now)
         else:
-            self._passing = signed.entry.counter
+            self._passing, self._handed = signed.entry.counter, True
 
     def _gone(self, participant: ParticipantId, grace: float, now: float) -> None:
         self.keyring.drop_peer(participant, now, grace)

@@ -154,6 +154,24 @@ def test_a_hand_over_while_a_member_is_cut_off_for_100_s() -> None:
     assert not cleo.dropped.keys() & {"gap", "withheld", "bad-tag", "no-right"}
 
 
+def test_a_relay_that_names_the_new_organizer_before_the_log_does_is_not_answered_back() -> None:
+    """Ana hears of her office first; told on, it would travel to and fro between her and Olga until the entry comes."""
+    room, (ana, ben) = hall("Ana", "Ben")
+    late: list[bytes] = []
+    room.organizer.chair.hand_over(ana.me, room.now)
+    room.run()
+    room.meddle = lambda to, p: late.append(p) or [] if to == ana.me and p[2] == Channel.LOG else [p]  # type: ignore[func-returns-value]
+    ana.heir.accept(room.now)
+    room.run(1.0)
+    assert room.office == ana.me
+    assert not ana.organizes
+    room.meddle = None
+    for packet in late:
+        ana.receive_untrusted(packet, room.now)
+    room.run(1.0)
+    agree(room.organizer, ana, ben)
+
+
 def test_a_typed_id_guest_after_a_hand_over() -> None:
     """It knows no fingerprint; the key of the ticket, and so the words to compare, are the meeting's and stay the same."""
     room, (ana,) = hall("Ana")
