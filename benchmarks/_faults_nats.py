@@ -39,6 +39,7 @@ class Client:
         self.doubled = 0
         self.quiet = False
         self._stream: trio.SocketStream | None = None
+        self._writing = trio.Lock()
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -63,7 +64,8 @@ class Client:
             while b"\r\n" in data:
                 line, _, rest = data.partition(b"\r\n")
                 if line.startswith(b"PING"):
-                    await stream.send_all(b"PONG\r\n")
+                    async with self._writing:
+                        await stream.send_all(b"PONG\r\n")
                 elif line.startswith(b"MSG"):
                     size = int(line.rsplit(b" ", 1)[1])
                     if len(rest) < size + 2:
@@ -88,8 +90,9 @@ class Client:
             body = f"{self.number} {self.sent} {time.monotonic()!r} ".encode().ljust(BODY)
             self.sent += 1
             if self._stream is not None:
-                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-                    await self._stream.send_all(b"PUB m %d\r\n%s\r\n" % (len(body), body))
+                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    async with self._writing:
+                        await self._stream.send_all(b"PUB m %d\r\n%s\r\n" % (len(body), body))
 
 
 def gaps_ms(clients: list[Client], moments: list[float]) -> list[float]:

@@ -6,7 +6,8 @@ every picture follows from the one before. Figures are of all members and all fa
 
     kill        SIGKILL of each relay in turn, ten times; it comes back empty after a second
                 kill_lost, kill_doubled; kill_gap_ms_p99, _max: the longest that anything said around the kill was on its way to one member;
-                kill_exact_ms_p99: until a member had an exact picture from after the kill; nats_kill_lost, nats_kill_gap_ms_p99
+                kill_exact_ms_p99: until a member had an exact picture from after the kill
+    nats        the same kill for nats-server: nats_kill_lost, nats_kill_gap_ms_p99 (the longest that a client heard nothing)
     stop        SIGSTOP of a relay, and of a member that only listens: stop_detect_s until the last link to it was given up; stop_lost
     partition   two halves of the meeting, 30 s apart: partition_lost, _doubled; partition_catch_up_ms until the last packet from the
                 other half was there, after the line was whole again; partition_exact_ms
@@ -242,7 +243,11 @@ def kill(quick: bool) -> dict[str, float]:
             "kill_lost": stage.lost(), "kill_doubled": stage.doubled(), "kill_gap_ms_p99": p99(gaps), "kill_gap_ms_max": round(max(gaps), 1),
             "kill_exact_ms_p99": p99(exact), "kill_packets": stage.count(), "kill_kills": len(moments),
             "kill_inexact": sum(r["inexact"] for r in stage.reports),
-        } | (_faults_nats.kill(1 if quick else 2) if shutil.which("nats-server") else {})  # fmt: skip
+        }  # fmt: skip
+
+
+def nats(quick: bool) -> dict[str, float]:
+    return _faults_nats.kill(1 if quick else 2)
 
 
 def closed_silent(stage: Theatre, since: float) -> list[float]:
@@ -388,6 +393,7 @@ def stall(quick: bool) -> dict[str, float]:
 
 SCENARIOS: dict[str, Callable[[bool], Any]] = {
     "kill": kill,
+    "nats": nats,
     "stop": stop,
     "partition": partition,
     "lossy": lossy,
@@ -405,6 +411,8 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     figures: dict[str, float] = {}
     for name in chosen.only.split(","):
+        if name == "nats" and not shutil.which("nats-server"):
+            sys.exit("nats needs the Debian package nats-server")
         if name in ("partition", "lossy") and (os.geteuid() != 0 or not shutil.which("ip")):
             sys.exit(f"{name} needs root and the Debian package iproute2")
         found = SCENARIOS[name](chosen.quick)
