@@ -89,10 +89,10 @@ class Client:
             await trio.sleep(max(0.0, began + self.sent / self.rate - time.monotonic()))
             body = f"{self.number} {self.sent} {time.monotonic()!r} ".encode().ljust(BODY)
             self.sent += 1
-            if self._stream is not None:
+            if (stream := self._stream) is not None:
                 with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     async with self._writing:
-                        await self._stream.send_all(b"PUB m %d\r\n%s\r\n" % (len(body), body))
+                        await stream.send_all(b"PUB m %d\r\n%s\r\n" % (len(body), body))
 
 
 def gaps_ms(clients: list[Client], moments: list[float]) -> list[float]:
