@@ -7,7 +7,6 @@ const { number, invite } = page.dataset;
 const fragment = location.hash.slice(1);
 
 page.querySelector(`[data-fragment-is="${fragment ? "whole" : "none"}"]`).hidden = !invite && !fragment;
-page.querySelector("[data-open]").href = `parley://${location.host}${location.pathname}${location.hash}`;
 page.querySelector("[data-copy-link]").addEventListener("click", (event) => copy(event.currentTarget, location.href));
 
 const say = (state) => {
