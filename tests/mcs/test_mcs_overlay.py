@@ -312,3 +312,34 @@ def test_of_two_nodes_the_smaller_name_calls(me: str, called: list[str]) -> None
     assert not overlay.learn(Membership(3, []))
     overlay.forget_epoch()
     assert overlay.learn(Membership(1, []))
+
+
+def test_G25_two_regions_are_joined_by_one_long_link() -> None:
+    nodes = [f"{region}{number}" for region in ("east", "west") for number in (1, 2, 3)]
+    overlays = {node: Overlay(node) for node in nodes}
+    for here, overlay in overlays.items():
+        for there in nodes:
+            if there != here:
+                overlay.link_up(there)
+                overlay.measured(there, 0.0002 if here[:4] == there[:4] else 0.09)
+    facts = [overlay.set_readers(SessionId(9), True) for overlay in overlays.values()]
+    for overlay in overlays.values():
+        for other in overlays.values():
+            overlay.hear(other.state)
+        for fact in facts:
+            assert fact is not None
+            overlay.hear(fact)
+    trees = [overlay.tree(SessionId(9)) for overlay in overlays.values()]
+    assert all(tree == trees[0] for tree in trees)
+    assert trees[0] is not None
+    assert sum(a[:4] != b[:4] for a, b in trees[0].edges()) == 1
+
+
+def test_a_busy_moment_moves_no_tree_and_a_new_way_does() -> None:
+    overlay = Overlay("a")
+    overlay.link_up("b")
+    assert not overlay.measured("b", 0.001)
+    assert not any(overlay.measured("b", rtt) for rtt in (0.05, 0.05, 0.001, 0.05))
+    assert [overlay.measured("b", 0.05) for _ in range(8)].count(True) == 1
+    assert overlay.state.peers == [("b", 3)]
+    assert not overlay.measured("nobody", 0.001)

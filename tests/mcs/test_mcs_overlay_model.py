@@ -328,7 +328,7 @@ class Packets(RuleBasedStateMachine):
     def push(self, sender: int, body: bytes) -> None:
         port = self.members[sender].port
         if port is not None:
-            self.net.relays[self.net.places[sender]].packet(port.session, port, Frame(PACKET, 0, body), lambda: True)
+            self.net.relays[self.net.places[sender]].packets(port.session, port, [Frame(PACKET, 0, body)], lambda size: True)
 
     @rule(pair=st.sampled_from([(a, b) for a in "abcd" for b in "abcd" if a != b]), number=st.integers(0, 3))
     def moves_on(self, pair: tuple[str, str], number: int) -> None:
