@@ -160,6 +160,7 @@ class HostSide:
         self.kek = self._srp.keys.kek
         self.message3 = message3
         self.message4 = encode(Proof4(m2, self.chain, self.signing.sign(LABEL_HOST, th, proof.proof, m2)))
+        self._srp, self.message1, self.message2 = None, b"", b""  # a thousand of these may wait to be admitted
         return self.message4
 
 
