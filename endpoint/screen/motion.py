@@ -25,16 +25,18 @@ MOST: Final = 4
 """Copies of one update."""
 WORTH: Final = 2048
 """Pixels that a copy must put right."""
-_STRIPS: Final = 8
+_STRIPS: Final = 6
 _STRIP: Final = 32
 _ENOUGH: Final = 0.8
 """The share of what changed that scrolling must explain, or other ways are looked for."""
 _WINDOW: Final = 16
-_ANCHORS: Final = 96
+_ANCHORS: Final = 128
 _VOTES: Final = 4
 _SAMPLE: Final = 4
 """Every so many columns (rows) are looked at to find the rows (columns) of a rectangle."""
 _LINE: Final = 16
+_BLOCK: Final = 96
+"""Rows that are hashed together, so that they stay in the processor's cache."""
 _LARGEST: Final = 1 << 20
 """Windows are not looked for in larger areas."""
 
@@ -190,7 +192,7 @@ def _windows(new: Words, old: Words, predicted: Words, box: Rect) -> Iterator[Of
     x, y, w, h = box
     if w < 2 * _WINDOW or h < 16 or box.area > _LARGEST:
         return
-    step = max(3, h // 24)
+    step = max(3, h // 24) | 1  # odd: in every second row of the old picture, half of the anchors are found, however far it moved
     rows = np.arange(step // 2, h, step)
     sampled = new[y : y + h, x : x + w][rows]
     hashes = _rolling(sampled)
@@ -206,27 +208,30 @@ def _windows(new: Words, old: Words, predicted: Words, box: Rect) -> Iterator[Of
     if len(rare) < _VOTES:
         return
     anchors, spots = values[rare], places[first[rare]]
-    yield from _found(_rolling(old[y : y + h, x : x + w]), anchors, rows[spots // hashes.shape[1]], spots % hashes.shape[1])
+    yield from _found(old[y : y + h, x : x + w], anchors, rows[spots // hashes.shape[1]], spots % hashes.shape[1])
 
 
-def _found(hashes: Words, anchors: Words, rows: NDArray[Any], columns: NDArray[Any]) -> Iterator[Offset]:
-    """Offsets from where the hashes have the anchors' values to where the anchors are; `anchors` rise."""
+def _found(pixels: Words, anchors: Words, rows: NDArray[Any], columns: NDArray[Any]) -> Iterator[Offset]:
+    """Offsets from where the windows of `pixels` hash to the anchors' values to where the anchors are; `anchors` rise."""
     table = np.zeros(1 << 16, np.bool_)
     table[anchors >> np.uint32(16)] = True
-    flat = hashes.ravel()
-    near = np.flatnonzero(table[flat >> np.uint32(16)])
-    which = np.searchsorted(anchors, flat[near])
-    which[which == len(anchors)] = 0
-    same = anchors[which] == flat[near]
-    near, which = near[same], which[same]
-    width = hashes.shape[1]
-    moves = (rows[which] - near // width) * (1 << 16) + (columns[which] - near % width)
-    offsets, votes = np.unique(moves, return_counts=True)
+    moves: list[NDArray[Any]] = []
+    for top in range(0, len(pixels), _BLOCK):
+        hashes = _rolling(pixels[top : top + _BLOCK : 2])
+        flat = hashes.ravel()
+        near = np.flatnonzero(table[flat >> np.uint32(16)])
+        which = np.searchsorted(anchors, flat[near])
+        which[which == len(anchors)] = 0
+        same = anchors[which] == flat[near]
+        near, which = near[same], which[same]
+        down, across = np.divmod(near, hashes.shape[1])
+        moves.append((rows[which] - top - 2 * down) * (1 << 16) + columns[which] - across)
+    offsets, votes = np.unique(np.concatenate(moves), return_counts=True)
     for at in np.argsort(votes)[::-1][:3].tolist():
-        if votes[at] >= _VOTES:
-            dy = round(int(offsets[at]) / (1 << 16))
-            if dy or int(offsets[at]):
-                yield int(offsets[at]) - dy * (1 << 16), dy
+        dy = round(int(offsets[at]) / (1 << 16))
+        dx = int(offsets[at]) - dy * (1 << 16)
+        if votes[at] >= _VOTES and (dx or dy):
+            yield dx, dy
 
 
 def _rolling(pixels: Words) -> Words:
@@ -257,6 +262,9 @@ def _explained(new: Words, old: Words, predicted: Words, box: Rect, offset: Offs
         start, stop, gain = _best(_across(now[rows], before[rows], without[rows]))
         if not gain:
             return None
+        if stop - start > _ENOUGH * (last - first):
+            first, last = first + start, first + stop
+            break  # the columns would come out the same
         first, last = first + start, first + stop
     if gain * _SAMPLE < WORTH:
         return None
