@@ -10,7 +10,7 @@ server up for ever. Here idle connections end at once, running requests have a g
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any, Final, Protocol, cast
@@ -232,13 +232,33 @@ def _may_have_body(headers: list[tuple[bytes, bytes]]) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
 
 
+class _HeadWithBody:
+    """Sends the head of an answer together with what follows it: one system call and one TLS record instead of two.
+
+    Hypercorn hands over head, body and end one after the other, and an empty end too, so a head that is held never stays. One without a length
+    (a stream of events, an upgrade) is sent at once.
+    """
+
+    def __init__(self, send_all: Callable[[bytes], Awaitable[None]]) -> None:
+        self._send_all = send_all
+        self._head = b""
+
+    async def __call__(self, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.") and data.endswith(b"\r\n\r\n") and b"\r\ncontent-length: " in data:
+            self._head = data
+            return
+        data, self._head = self._head + data, b""
+        if data:
+            await self._send_all(data)
+
+
 class _AsSslStream:
     """What `TCPServer` uses of a `trio.SSLStream`. The handshake is done already."""
 
     def __init__(self, stream: TlsStream) -> None:
         self.transport_stream = stream  # its `socket` is asked for both addresses
         self.receive_some = stream.receive_some
-        self.send_all = stream.send_all
+        self.send_all = _HeadWithBody(stream.send_all)
         self.aclose = stream.aclose
         self._alpn = stream.alpn
 
@@ -255,7 +275,7 @@ class _PlainStream:
     def __init__(self, stream: trio.SocketStream) -> None:
         self.socket = stream.socket
         self.receive_some = stream.receive_some
-        self.send_all = stream.send_all
+        self.send_all = _HeadWithBody(stream.send_all)
         self.aclose = stream.aclose
         self.remote_address: Address = stream.socket.getpeername()[:2]
 

@@ -5,11 +5,11 @@ what does not say it is refused, so there is no token to keep, to leak or to exp
 besides, and under HTTPS their names begin with `__Host-`, so that no other host can set them.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,7 +34,7 @@ _POLICY: Final = "; ".join(
     )
 )
 """Nothing inline, nothing foreign; scripts cannot make markup out of text either."""
-_HEADERS: Final[Mapping[str, str]] = {
+_HEADERS: Final[dict[str, str]] = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -43,6 +43,7 @@ _HEADERS: Final[Mapping[str, str]] = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=(), interest-cohort=(), publickey-credentials-get=(self)",
 }
+_NOT_KEPT: Final = [(b"cache-control", b"no-store")]
 _HTTPS_ALONE: Final = "max-age=31536000"
 
 
@@ -53,6 +54,8 @@ class Guard:
         self._app = app
         self._https = https
         self._refuse = refuse
+        every = _HEADERS | ({"strict-transport-security": _HTTPS_ALONE} if https else {})
+        self._headers = [(name.encode(), value.encode()) for name, value in every.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,12 +64,9 @@ class Guard:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if self._https:
-                    headers["strict-transport-security"] = _HTTPS_ALONE
-                headers.setdefault("cache-control", "no-store")
+                headers = message["headers"]
+                kept = any(name == b"cache-control" for name, _ in headers)
+                message["headers"] = [*headers, *self._headers, *([] if kept else _NOT_KEPT)]
             await send(message)
 
         if scope["method"] not in ("GET", "HEAD") and not from_here(Headers(scope=scope), https=self._https):
