@@ -116,6 +116,11 @@ class ManagerApi:
         found = sessions.get(meeting)
         return None if found is None else _read(lambda: SessionId(int(found, 16)))
 
+    async def comes_again(self, meeting: MeetingId) -> bool:
+        """Whether it repeats, and not all of its times are over: its key must outlive a session."""
+        made = await self._call("GET", f"/api/v1/meetings/{meeting}")
+        return _read(lambda: made["repeat"] is not None and made["ends_at"] is not None)
+
     async def _post(self, path: str, body: dict[str, object], seconds: float = CALL_WITHIN) -> Any:
         return await self._call("POST", path, json.dumps(body).encode(), seconds)
 

@@ -114,7 +114,7 @@ def host(meeting: str, config: Path | None, as_json: bool, verbose: bool, **flag
 
 
 async def host_meeting(settings: Settings, number: MeetingId, begin: Begin, *, as_json: bool) -> None:
-    """Until it ends; then its key is forgotten."""
+    """Until it ends; then its key is forgotten, unless the meeting comes again."""
     kept = home.kept(number)
     meeting = kept.meeting
     async with AsyncExitStack() as stack:
@@ -133,7 +133,9 @@ async def host_meeting(settings: Settings, number: MeetingId, begin: Begin, *, a
             face.say("This session was running: you are back in it as its organizer.")
         elif not session.member.organizes:
             face.say("Somebody else organizes this session now; you are in it as a guest.")
-        stack.callback(lambda: home.forget(number) if session.state.ended else None)
+        async with ManagerApi.connect(meeting.invitation.site, kept.ca, api_key(settings)) as api:
+            again = await api.comes_again(number)
+        stack.callback(lambda: home.forget(number) if session.state.ended and not again else None)
         begin(finish := trio.Event())
 
         def keep_password(password: str) -> None:
@@ -168,7 +170,8 @@ def end(meeting: str, config: Path | None, as_json: bool, **flags: str | None) -
             if session is None:
                 raise SessionOver(f"You have no running meeting {format_meeting_id(number)}.")
             await api.end(session)
-        home.forget(number)
+            if not await api.comes_again(number):
+                home.forget(number)
         if as_json:
             emit("ended", meeting_id=number)
         else:

@@ -1,14 +1,17 @@
 """Tickets: what is unique, what moves the office, what the end erases, and what relays are told."""
 
+import csv
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
-from manager import keys, meetings, tickets
+from manager import accounts, keys, meetings, reports, tickets
 from manager.accounts import Account
+from manager.calendar import Repeat, check_schedule
 from manager.errors import MeetingEnded, MeetingUnavailable, ParticipantUnknown, SessionFull, SessionUnknown
 from manager.meetings import Meeting, MeetingState
+from manager.policy import FEATURES, Policy, set_policy
 from manager.store import Store, grants, sessions
 from manager.tickets import Ticket
 from tests.manager.support import account_of_key
@@ -188,3 +191,50 @@ def test_one_session_runs_for_a_meeting(store: Store, organizer: Account, meetin
     with store.engine.connect() as db:
         assert len(db.execute(select(sessions.c.id)).all()) == 1
         assert len(db.execute(select(grants.c.participant)).all()) == 1
+
+
+def test_G01_a_meeting_that_repeats_is_open_again_next_time(store: Store, organizer: Account) -> None:
+    """A new session each time, with its own secret, under one number; after the last one the meeting has ended."""
+    when = check_schedule("2030-01-07T10:00", "Europe/Paris", 60, Repeat("week", 2))
+    begins = [begin for begin, _ in when.occurrences()]
+    meeting = store.write_now(meetings.schedule, organizer, "weekly", bytes(32), 1.0, when)
+    secrets, states = [], []
+    for begin in begins:
+        ticket = store.write_now(tickets.open_meeting, organizer, meeting.number, tickets.draw_session_id(), "relay-1", begin)
+        secrets.append(ticket.secret.reveal())
+        store.write_now(tickets.end_session, organizer, ticket.session, begin + 3601)
+        found = store.read_now(meetings.own_meeting, organizer, meeting.number)
+        states.append((found.state, found.coming(begin + 3601)))
+    assert states == [(MeetingState.SCHEDULED, True), (MeetingState.ENDED, False)]
+    assert len(set(secrets)) == 2
+    with pytest.raises(MeetingEnded):
+        store.write_now(tickets.open_meeting, organizer, meeting.number, tickets.draw_session_id(), "relay-1", begins[1])
+
+
+def test_G14_a_ticket_carries_what_administrators_and_organizer_left_on(store: Store, organizer: Account) -> None:
+    store.write_now(set_policy, Policy(features_off=["recording"]))
+    store.write_now(accounts.change, organizer.id, features_off=["remote-control"])
+    account = store.read_now(accounts.account_of, organizer.id)
+    meeting = store.write_now(meetings.schedule, account, "x", bytes(32), 1.0, features_off=["whisper"])
+    ticket = store.write_now(tickets.open_meeting, account, meeting.number, tickets.draw_session_id(), "relay-1", 2.0)
+    assert ticket.features == set(FEATURES) - {"recording", "remote-control", "whisper"}
+    running = store.read_now(meetings.own_meeting, account, meeting.number)
+    store.write_now(accounts.change, organizer.id, features_off=["chat"])  # at once, for tickets from now on
+    guest = store.write_now(tickets.admit_guest, running, "relay-1", 3.0)
+    assert guest.features == set(FEATURES) - {"recording", "chat", "whisper"}
+
+
+def test_G14_a_report_matches_what_happened(store: Store, organizer: Account) -> None:
+    meeting = store.write_now(meetings.schedule, organizer, "=cmd()", bytes(32), 1.0)
+    ticket = store.write_now(tickets.open_meeting, organizer, meeting.number, tickets.draw_session_id(), "relay-1", 1000.0)
+    running = store.read_now(meetings.own_meeting, organizer, meeting.number)
+    for at in range(3):
+        store.write_now(tickets.admit_guest, running, "relay-1", 1010.0 + at)
+    store.write_now(tickets.end_session, organizer, ticket.session, 1900.0)
+    (made,) = store.read_now(reports.session_reports, 0.0, 2000.0)
+    assert (made.meeting, made.organizer, made.attendees, made.opened_at, made.ended_at) == (meeting.number, organizer.id, 3, 1000.0, 1900.0)
+    assert made.minutes(0.0) == 15.0
+    assert store.read_now(reports.session_reports, 1001.0, 2000.0) == []
+    rows = list(csv.reader(reports.as_csv([made], 0.0).splitlines()))
+    assert rows[1][1] == "'=cmd()"  # no spreadsheet takes it for a formula
+    assert rows[1][3:] == ["1970-01-01T00:16:40Z", "1970-01-01T00:31:40Z", "15.0", "3"]
