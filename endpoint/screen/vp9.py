@@ -26,8 +26,8 @@ QUALITIES: Final = (20, 30, 40, 52, 63)
 HALF_QUALITIES: Final = (38, 44, 50, 56, 63)
 """The same at half the size, where finer ones buy bytes and no likeness: what is lost by making a picture smaller stays lost."""
 _FORMATS: Final = ("yuv444p", "yuvj444p", "gbrp")
-CODEC: Final = "vp09.01.40.08.03"
-"""What to tell WebCodecs: profile 1, level 4, 8 bits, 4:4:4."""
+CODEC: Final = "vp09.01.40.08.03.01.01.01.01"
+"""What to tell WebCodecs: profile 1, level 4, 8 bits, 4:4:4, BT.709, full range. Chromium believes this, not the stream."""
 
 
 class FilmEncoder:
@@ -38,6 +38,7 @@ class FilmEncoder:
         context = av.CodecContext.create("libvpx-vp9", "w")
         assert isinstance(context, av.VideoCodecContext)
         context.width, context.height, context.pix_fmt = width, height, "yuv444p"
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.JPEG  # said in the stream: browsers obey it
         context.time_base = Fraction(1, 30)
         context.gop_size = 100_000  # keys come when they are asked for
         context.thread_count = 1
@@ -48,8 +49,6 @@ class FilmEncoder:
             "auto-alt-ref": "0",
             "crf": str(quantiser),
             "b": "0",
-            "colorspace": "bt709",
-            "color_range": "pc",
         }
         self._context: Any = context
         self._reformatter = VideoReformatter()  # to make one takes longer than to convert a small picture
