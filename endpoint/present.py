@@ -76,7 +76,7 @@ class Presenter:
         self._pointer = pointer
         self._changed = changed
         self._sent: deque[tuple[int, float]] = deque()  # channel-5 counters and when they were sealed: those of the last seconds
-        self._point_whole = True
+        self._point_again = True
         self._encoder = Encoder()
         self._wanted = True
         self._restart = True
@@ -158,18 +158,19 @@ class Presenter:
         """Where the pointer is, while the picture is shared."""
         moving = True
         while True:
-            if moving and not self._point_whole:
+            if moving and not self._point_again:
                 with trio.move_on_after(REST) as patience:
                     await pointer.wait()
-                moving, whole = not patience.cancelled_caught, patience.cancelled_caught
+                moving = not patience.cancelled_caught
+                whole = again = not moving
             else:
                 with trio.move_on_after(REST):  # a whole one may be wanted meanwhile
                     await pointer.wait()
                     moving = True
-                whole = self._point_whole
-            if (moving or whole) and self.on_air is OnAir.LIVE and self._session.may_show:
+                whole, again = False, self._point_again
+            if (moving or again) and self.on_air is OnAir.LIVE and self._session.may_show:
                 self._session.point(pointer.look(whole=whole))
-                self._point_whole = self._point_whole and not whole
+                self._point_again = False
             await trio.sleep(FRAME_EVERY)
 
     async def _share(self) -> None:
@@ -289,7 +290,7 @@ class Presenter:
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, SnapshotWanted):
-            self._wanted = self._point_whole = True
+            self._wanted = self._point_again = True
             self._wake.set()
         elif isinstance(event, PresenterChanged | LinkChanged | SessionEnded | Removed):
             self._wake.set()

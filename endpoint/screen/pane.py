@@ -152,7 +152,7 @@ class WindowViewer(Pane):
             self._shape = shape
             pixels = base64.b64encode(shape.pixels).decode()
             self.say(shape=[shape.width, shape.height, shape.hot_x, shape.hot_y, pixels])
-        self.say(pointer=[pointer.x, pointer.y, pointer.visible and shape is not None] if pointer else [0, 0, False])
+        self.say(pointer=[pointer.x, pointer.y, pointer.visible] if pointer else [0, 0, False])
 
     def caption(self, caption: Caption) -> None:
         """See `Viewer.caption`."""

@@ -67,7 +67,7 @@ class Window:
         pygame.display.set_caption("Parley")
         self.memory = mmap.mmap(descriptor, MAX_BYTES)
         self.picture: pygame.Surface | None = None
-        self.shape: tuple[pygame.Surface, int, int] | None = None
+        self.shape = (arrow(), 1, 1)  # until the presenter's is known
         self.pointer: tuple[int, int, bool] = (0, 0, False)
         self.caption: dict[str, Any] = {"title": "", "presenter": "", "state": "nobody presents", "badge": "", "lent": False, "notice": ""}
         self.folder = Path()
@@ -177,7 +177,7 @@ class Window:
 
     def pointer_area(self) -> list[pygame.Rect]:
         x, y, visible = self.pointer
-        if not visible or self.shape is None:
+        if not visible:
             return []
         image, hot_x, hot_y = self.shape
         return [pygame.Rect(x - hot_x - 2, y - hot_y - 2, image.get_width() + 4, image.get_height() + 4)]
@@ -243,7 +243,7 @@ class Window:
 
     def draw_pointer(self) -> None:
         x, y, visible = self.pointer
-        if visible and self.shape is not None and not self.caption["lent"]:
+        if visible and not self.caption["lent"]:
             image, hot_x, hot_y = self.shape
             at = self.onto(pygame.Rect(x, y, 1, 1))
             self.screen.blit(image, (at.left - hot_x, at.top - hot_y))
@@ -448,6 +448,15 @@ class Window:
                 self.take(event.facts)
             elif not self.handle(event):
                 return
+
+
+def arrow() -> pygame.Surface:
+    """A pointer like any other."""
+    image = pygame.Surface((16, 22), pygame.SRCALPHA)
+    outline = [(1, 1), (1, 17), (5, 14), (8, 20), (11, 19), (8, 13), (13, 13)]
+    pygame.draw.polygon(image, (0, 0, 0), outline)
+    pygame.draw.polygon(image, (255, 255, 255), outline, 1)
+    return image
 
 
 HEARD: Final = pygame.event.custom_type()

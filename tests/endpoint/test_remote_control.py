@@ -102,7 +102,7 @@ async def test_G10_G11_hands_type_in_a_real_terminal_until_they_are_taken_back(m
         await person.act(Key(TAKE_BACK, False))
         await meeting.ben.wait("control", 2)
     assert not await meeting.hands([5, "too late"])
-    await trio.sleep(1.1)  # the person's hands rest
+    await trio.sleep(2.5)  # the person's hands rest
     await meeting.lend(BEN)
     assert await meeting.hands([4, 0xFFE1, True], [5, "x."])  # Shift goes down and stays
     await meeting.until_typed(".")

@@ -1,0 +1,106 @@
+"""The presenter's acts on the wire: start, pause, resume, stop (row G9)."""
+
+from types import TracebackType
+from typing import Self
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from endpoint.present import OnAir, Presenter
+from endpoint.screen.picture import Picture, Rect, blank
+from tests.endpoint.room import Room
+from tests.endpoint.test_session import Net, net, running, ticket_of, until  # noqa: F401  # a fixture
+from wire.ids import Channel
+from wire.packet import parse_packet_untrusted
+
+
+class Restless:
+    """A source on which something is drawn all the time."""
+
+    name = "restless"
+    geometry = (64, 48)
+
+    def __init__(self) -> None:
+        self.picture: Picture = blank(*self.geometry)
+        self.grabs = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    async def wait(self) -> None:
+        await trio.sleep(0.02)
+
+    def grab(self) -> tuple[Picture, list[Rect] | None]:
+        self.grabs += 1
+        self.picture[self.grabs % 48, :, :3] = self.grabs % 251
+        return self.picture, [Rect(0, self.grabs % 48, 64, 1)]
+
+
+def screens(net: Net) -> list[int]:  # noqa: F811
+    """The channels of what the relay has got of the screen."""
+    found = (parse_packet_untrusted(packet).channel for packet in net.relays["a"].packets)
+    return [channel for channel in found if channel in (Channel.SCREEN, Channel.CURSOR, Channel.SNAPSHOT)]
+
+
+@pytest.fixture
+def presented() -> Room:
+    room = Room()
+    room.organizer.chair.appoint(room.organizer.me, room.now)
+    room.run()
+    return room
+
+
+async def test_G09_nothing_leaves_before_the_act_while_paused_and_after_the_end(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+) -> None:
+    net.relays["a"].office = presented.organizer.me
+    lights: list[OnAir] = []
+    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
+        presenter = Presenter(session, Restless(), started=False)
+        presenter.listeners.append(lambda: lights.append(presenter.on_air))
+        nursery.start_soon(presenter.run)
+        await until(lambda: session.may_show)
+        await trio.sleep(5.0)
+        assert screens(net) == []  # being named presenter starts nothing
+        presenter.start()
+        await until(lambda: len(screens(net)) > 20)
+        presenter.pause()
+        await trio.sleep(0.05)
+        paused = len(screens(net))
+        await trio.sleep(30.0)
+        assert len(screens(net)) == paused, "not one more packet of the screen leaves"
+        presenter.resume()
+        await until(lambda: len(screens(net)) > paused + 20)
+        presenter.stop()
+        await trio.sleep(0.05)
+        stopped = len(screens(net))
+        await trio.sleep(30.0)
+        assert len(screens(net)) == stopped
+        assert lights == [OnAir.LIVE, OnAir.PAUSED, OnAir.LIVE, OnAir.OFF]
+        nursery.cancel_scope.cancel()
+
+
+async def test_G09_what_no_link_has_taken_is_dropped_by_a_pause(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+) -> None:
+    net.relays["a"].office = presented.organizer.me
+    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
+        presenter = Presenter(session, Restless())
+        nursery.start_soon(presenter.run)
+        await until(lambda: presenter.frames > 3)
+        for _ in range(20):  # more than one turn of the link takes
+            session.show_whole(bytes(200_000))
+        presenter.pause()
+        assert session.screen_backlog < 1000  # the last word alone
+        assert not presenter.stale(session.screen_counter, trio.current_time())
+        assert not presenter.stale(session.screen_counter - 2, trio.current_time())
+        assert presenter.stale(-1, trio.current_time() + 60)
+        nursery.cancel_scope.cancel()
