@@ -62,7 +62,7 @@ async def called(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncI
             nursery.cancel_scope.cancel()
 
 
-async def test_schemathesis_finds_nothing(called: tuple[Village, str, dict[str, str]]) -> None:
+async def test_schemathesis_finds_nothing(called: tuple[Village, str, dict[str, str]], tmp_path: Path) -> None:
     """Bounded: a few examples of each operation, always the same ones. What is long, or deletes the caller, is left out."""
     v, base, _ = called
     signed_in = await v.sign_in("root@example.org")
@@ -74,7 +74,7 @@ async def test_schemathesis_finds_nothing(called: tuple[Village, str, dict[str, 
         *("--header", f"Authorization: Bearer session_{signed_in.cookie}"),
         *("--exclude-operation-id", "delete_account", "--exclude-operation-id", "end_sign_in", "--exclude-operation-id", "sign_account_out"),
     ]
-    result = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+    result = await trio.run_process(command, cwd=tmp_path, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
     assert result.returncode == 0, result.stdout.decode()[-6000:]
 
 
