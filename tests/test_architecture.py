@@ -107,6 +107,8 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
             yield node.module or "", node.lineno
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("__import__", "importlib.import_module", "import_module"):
             name = node.args[0] if node.args else None
+            if isinstance(name, ast.JoinedStr) and isinstance(first := name.values[0], ast.Constant) and str(first.value).endswith("."):
+                name = first  # computed below a package that is named: the direction shows
             if path not in COMPUTED:
                 assert isinstance(name, ast.Constant), f"{path}:{node.lineno}: an import whose name is computed hides its direction"
                 yield str(name.value), node.lineno
