@@ -1,0 +1,90 @@
+"""The viewer's window and the on-air window on a real X server: exact pixels, hands, and what is clicked."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from endpoint.hands import Button, InputEvent, Key, Move, Text
+from endpoint.screen.pane import Light, LightPane, WindowViewer
+from endpoint.screen.picture import Rect, blank
+from endpoint.screen.viewer import Caption
+from endpoint.screen.x11 import X11Source
+from endpoint.screen.x11_touch import X11Touch
+from endpoint.screen.xvfb import xvfb_desktop
+from tests.needs import needs
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+async def display() -> AsyncIterator[str]:
+    needs("Xvfb", package="xvfb")
+    async with xvfb_desktop(1000, 700, []) as name:
+        yield name
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    with trio.fail_after(PATIENCE):
+        while not holds():  # noqa: ASYNC110  # another process, which tells nobody
+            await trio.sleep(0.05)
+
+
+async def test_G02_the_window_shows_every_pixel_and_reports_hands_while_they_are_lent(display: str, tmp_path: Path) -> None:
+    picture = blank(640, 400)
+    picture[:, :, :3] = np.random.default_rng(1).integers(0, 256, (400, 640, 3), np.uint8)
+    heard: list[InputEvent] = []
+    viewer = WindowViewer(tmp_path, heard.append, display=display)
+    live = Caption("Meeting", "Ana", "live", "operator-proof")
+    async with trio.open_nursery() as nursery, X11Source(display) as screen, X11Touch(display) as touch:
+        nursery.start_soon(viewer.run)
+        viewer.show(picture, [Rect(0, 0, 640, 400)])
+        viewer.caption(live)
+        left, top = (1000 - 640) // 2, (700 - 434) // 2
+
+        def shown() -> bool:
+            return np.array_equal(screen.grab()[0][top : top + 400, left : left + 640], picture)
+
+        await eventually(shown)
+        picture[100:120, 50:90, :3] = 7
+        viewer.show(picture, [Rect(50, 100, 40, 20)])
+        await eventually(shown)
+        await touch.act(Move(left + 20, top + 30))
+        viewer.caption(Caption("Meeting", "Ana", "live", "operator-proof", lent=True))
+        await trio.sleep(0.3)
+        for event in (Move(left + 60, top + 70), Button(1, True), Button(1, False), Text("é")):
+            await touch.act(event)
+        await eventually(lambda: Text("é") in heard)
+        assert Move(60, 70) in heard
+        assert heard.index(Button(1, True)) < heard.index(Button(1, False))
+        viewer.caption(Caption("Meeting", "Ana", "paused by the presenter", "operator-proof", lent=True))
+        await trio.sleep(0.3)
+        before = len(heard)
+        await touch.act(Text("x"))
+        await touch.act(Key(0xFFC9, True))  # F12 saves a picture
+        await touch.act(Key(0xFFC9, False))
+        await eventually(lambda: len(list(tmp_path.glob("parley-*.png"))) == 1)
+        assert len(heard) == before
+        nursery.cancel_scope.cancel()
+    viewer.close()
+
+
+async def test_G09_the_light_says_and_asks(display: str) -> None:
+    asked: list[str] = []
+    pane = LightPane(asked.append, Rect(0, 0, 500, 700), display)
+    async with trio.open_nursery() as nursery, X11Source(display) as screen, X11Touch(display) as touch:
+        pane.show(Light("on air", "desktop :0", 3, "12 kB/s", ""))
+        nursery.start_soon(pane.run)
+
+        def colour() -> tuple[int, ...]:
+            return tuple(int(v) for v in screen.grab()[0][14, 513, :3])
+
+        await eventually(lambda: colour() == (58, 60, 222))  # red, beside what is shared
+        for event in (Move(512 + 40, 12 + 98), Button(1, True), Button(1, False)):
+            await touch.act(event)
+        await eventually(lambda: asked == ["pause"])
+        pane.show(Light("paused", "desktop :0", 3, "", ""))
+        await eventually(lambda: colour() == (60, 178, 236))
+        nursery.cancel_scope.cancel()
