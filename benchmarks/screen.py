@@ -103,13 +103,15 @@ def ours(recorded: corpus.Recording, at_most: int | None) -> Ours:
 
 
 def equal_quality(points: list[tuple[float, float]], wanted: float) -> float:
-    """Bytes of a codec at a PSNR, from its (PSNR, bytes) at several qualities; log bytes are nearly straight between them."""
+    """Bytes of a codec at a PSNR, from its (PSNR, bytes) at several qualities; log bytes are nearly straight between them.
+
+    Beyond its best quality its bytes there: that flatters it, since more likeness would have cost it more.
+    """
     points = sorted(points)
     for (low, few), (high, many) in itertools.pairwise(points):
-        if wanted <= high or (high, many) == points[-1]:
-            slope = (math.log(many) - math.log(few)) / (high - low)
-            return math.exp(math.log(few) + slope * (wanted - low))
-    return points[0][1]
+        if low <= wanted <= high:
+            return math.exp(math.log(few) + (math.log(many) - math.log(few)) * (wanted - low) / (high - low))
+    return points[0][1] if wanted < points[0][0] else points[-1][1]
 
 
 def main() -> None:
