@@ -319,7 +319,7 @@ def test_whoever_waits_when_the_door_closes_stays_outside(door: str) -> None:
         assert cleo.failure is not None
         assert cleo.failure.name == "turned-away"
     else:
-        assert cleo.stage is Stage.WAITING, "until the organizer's person lets it in"
+        assert cleo.stage.value == Stage.WAITING.value, "until the organizer's person lets it in"
     room.acknowledge()
     room.run(1.0)
     assert ParticipantId(4) not in room.organizer.state.ever
