@@ -5,7 +5,7 @@ same ones. `pull` collects frames up to a budget, in the write order (`wire.pack
 pointer, then screen, snapshot and files in order of arrival.
 
     reliable    every packet visible to the reader that its have-vector lacks, in ring order; then live. Resuming is: all cursors
-                to 0, a have-vector in hand. What was dropped before the reader came to it is reported as lost.
+                to the first packet that is lacked, a have-vector in hand. What was dropped before the reader came to it is reported as lost.
     latest      from now on; only the newest of each stream
     screen      OFF ──start──▶ LEVEL ◀──snapshot's LAST── SNAPSHOT ◀──first packet of a snapshot── WANTING ◀──want, skip, gap── any
 
@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 from mcs.limits import DIRECT_BYTES, OWED_BYTES
-from mcs.log import RELIABLE_QUEUES, Entry, Queue, SessionLog, Snapshot
+from mcs.log import RELIABLE_QUEUES, RING_OF, Entry, Queue, SessionLog, Snapshot
 from wire.control import Position
 from wire.have import HaveVector
-from wire.ids import Channel, ParticipantId
+from wire.ids import Channel, ParticipantId, Stream
 
 
 class Screen(Enum):
@@ -100,9 +100,32 @@ class Reader:
         for queue in RELIABLE_QUEUES:
             self.cursors[queue] = 0
             self._live_from[queue] = self._log.rings[queue].head
+        self._skip_what_it_has()
         if self.screen is Screen.OFF and not (newcomer and self._log.screen_sender is not None):
             self.screen = Screen.LEVEL
             self.cursors[Queue.SCREEN] = self._since = self._log.rings[Queue.SCREEN].head
+
+    def _skip_what_it_has(self) -> None:
+        """Move the cursors to the first packet that it lacks. How many those are follows from the counters, so they are looked for from the
+        end: who was away for a second costs what was said in it, not what the ring keeps. Where not all are found, some are gone."""
+        owed = [0 for _ in self._log.rings]
+        for stream in self._log.have:
+            if self._concerns(stream):
+                owed[RING_OF[stream.channel]] += max(0, self._log.have.last(stream) - self.have.last(stream))
+        for queue in RELIABLE_QUEUES:
+            ring, left = self._log.rings[queue], owed[queue]
+            at = ring.head
+            while left and at > ring.base:
+                at -= 1
+                entry = ring.get(at)
+                if entry is not None and self._concerns(entry.stream) and self.have.lacks(entry.stream, entry.counter):
+                    left -= 1
+            if not left:
+                self.cursors[queue] = at
+
+    def _concerns(self, stream: Stream) -> bool:
+        """Whether packets of this stream are for this reader."""
+        return self.participant is None or (stream.sender != self.participant and stream.recipient in (0, self.participant))
 
     def start_from_snapshot(self) -> None:
         """For a node that begins to carry the session: the last snapshot and what follows it, if there is one."""
@@ -285,7 +308,7 @@ class Reader:
         if self.participant is None:
             if entry.via == self.node and entry.index >= self._live_from[queue]:
                 return False  # it came from there
-        elif stream.sender == self.participant or stream.recipient not in (0, self.participant):
+        elif not self._concerns(stream):
             return False
         if self.only_log and stream.channel != Channel.LOG:
             return False
