@@ -167,7 +167,12 @@ def logs() -> Case:
     unserved = [
         ("a hand-over to Ann, which she accepts", log.sign_entry(key, at, head, at, hand_over)),
         ("Ann takes over: she signs", log.sign_entry(SIGNING[ANN], at, head, at, log.TakeOver(ANN, 0x01000000))),
-        ("the organizer yields to a take-over", log.sign_entry(key, at, head, at, log.Yield(seeded("take-over", 32), key.sign(b"parley yield 1", SESSION_BYTES, seeded("take-over", 32))))),
+        (
+            "the organizer yields to a take-over",
+            log.sign_entry(
+                key, at, head, at, log.Yield(seeded("take-over", 32), key.sign(b"parley yield 1", SESSION_BYTES, seeded("take-over", 32)))
+            ),
+        ),
     ]
     good = log.sign_entry(key, 1, CHAIN[0].hash, 1, log.Lock(True))
 
