@@ -19,7 +19,6 @@ from wire.errors import CloseReason, ParleyError
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-PICTURES_TO_COME = {"docs/attendee.png"}
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 _TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
 
@@ -51,8 +50,6 @@ def subclasses(kind: type[Exception]) -> set[type[Exception]]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=ids)
 def test_links_lead_somewhere(document: Path) -> None:
     for target, anchor in _LINK.findall(document.read_text()):
-        if target in PICTURES_TO_COME:
-            continue
         found = (document.parent / target) if target else document
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
