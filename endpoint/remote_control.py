@@ -125,16 +125,19 @@ class Lender:
         with suppress(trio.WouldBlock):
             while True:
                 self._take.receive_nowait()
+                self.dropped["input-too-late"] += 1
         if self._ready and self._touch.held:
             self._touch.release()
 
     async def _act(self) -> None:
         async for event in self._take:
-            if self.holder:
-                await self._touch.act(event)
-                self.done += 1
-                if not self.holder:  # it ended while this was done
-                    self._touch.release()
+            if not self.holder:
+                self.dropped["input-too-late"] += 1
+                continue
+            await self._touch.act(event)
+            self.done += 1
+            if not self.holder:  # it ended while this was done
+                self._touch.release()
 
     async def _watch_person(self) -> None:
         while True:
@@ -162,7 +165,7 @@ class Borrower:
         self._waiting: list[InputEvent] = []
         self._news = trio.Event()
         self.held: set[int] = set()  # keysyms, and buttons as negative numbers
-        self.lost = 0
+        self.lost = 0  # events that were taken by `do` and never sent
 
     @property
     def active(self) -> bool:
@@ -172,7 +175,7 @@ class Borrower:
     def do(self, event: InputEvent) -> None:
         """Something that our person did over the picture."""
         if not self.active:
-            self._waiting.clear()
+            self._lose()
             return
         if isinstance(event, Move) and self._waiting and isinstance(self._waiting[-1], Move):
             self._waiting[-1] = event
@@ -191,15 +194,22 @@ class Borrower:
             events, self._waiting = self._waiting[:MAX_EVENTS], self._waiting[MAX_EVENTS:]
             if self._waiting:
                 self._news.set()
-            self._note_held(events)
-            if self.active and (events or self.held):
+            if not self.active:
+                self.lost += len(events)
+                self._lose()
+                self.held.clear()
+            elif events or self.held:
+                self._note_held(events)
                 try:
                     self._session.handle(Input(self._watcher.shown, events))
                 except EndpointError:
                     self.lost += len(events)
-            elif not self.active:
-                self.held.clear()
             await trio.sleep(1 / 120)
+
+    def _lose(self) -> None:
+        """The grant or the live picture went before it could be sent: nothing of it counts for another one."""
+        self.lost += len(self._waiting)
+        self._waiting.clear()
 
     def _note_held(self, events: list[InputEvent]) -> None:
         for event in events:

@@ -87,6 +87,8 @@ class X11Touch:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             self.release()
+            with self._display.errors():
+                self._sync()  # a server forgets what it has not read of a connection that closes, a release too
             used = [code for code, (keysym, _) in self._spare.items() if keysym]
             if used:
                 with trio.CancelScope(shield=True):  # the last characters may not have been read yet

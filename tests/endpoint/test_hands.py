@@ -3,8 +3,12 @@
 import runpy
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +16,9 @@ from endpoint import events
 from endpoint.errors import MalformedContent, NotAllowed
 from endpoint.hands import Input, Key, Move, Pointer, Shape, Text, encode, parse_input_untrusted, parse_pointer_untrusted
 from endpoint.messages import Request, Verb
+from endpoint.remote_control import Borrower
+from endpoint.session import Session
+from endpoint.watch import Showing, Watcher
 from tests.endpoint.room import Room
 from wire.ids import EVERYONE, Channel, ParticipantId
 from wire.packet import parse_packet_untrusted
@@ -135,6 +142,33 @@ def test_the_pointer_reaches_all_and_only_the_presenters_counts() -> None:
     assert ben.dropped["cursor-without-right"] == 1
     with pytest.raises(NotAllowed):
         ben.point(Pointer(0, 0, True))
+
+
+@pytest.mark.parametrize("goes", ["the grant", "the picture"])
+async def test_G10_what_hands_did_is_sent_or_counted(goes: str, autojump_clock: trio.testing.MockClock) -> None:
+    """`do` has taken it: if it can no longer be sent it is not gone without a word, and is not sent later."""
+    sent: list[Input] = []
+    state = SimpleNamespace(control=ANA)
+    session = cast("Session", SimpleNamespace(state=state, me=ANA, handle=sent.append))
+    watcher = cast("Watcher", SimpleNamespace(showing=Showing.LIVE, shown=7))
+    borrower = Borrower(session, watcher)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(borrower.run)
+        borrower.do(Text("at once"))
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(70):
+            borrower.do(Text(str(number)))
+        if goes == "the grant":
+            state.control = EVERYONE
+        else:
+            watcher.showing = Showing.PAUSED
+        await trio.sleep(2.0)
+        assert borrower.lost == 70
+        state.control, watcher.showing = ANA, Showing.LIVE
+        borrower.do(Text("anew"))
+        await trio.sleep(2.0)
+        nursery.cancel_scope.cancel()
+    assert [hands.events for hands in sent if hands.events] == [[Text("at once")], [Text("anew")]]
 
 
 def test_the_vectors_are_what_the_code_makes() -> None:

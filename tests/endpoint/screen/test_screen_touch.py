@@ -1,6 +1,10 @@
 """Hands on a real X server: every character, modifiers, wheel, drag; and who used the machine."""
 
 import os
+import signal
+import socket
+import struct
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import trio
 from endpoint.hands import Button, Key, Move, Text, Wheel
 from endpoint.screen.picture import Rect
 from endpoint.screen.x11 import Part, X11Source
+from endpoint.screen.x11_display import Display
 from endpoint.screen.x11_pointer import X11Pointer
 from endpoint.screen.x11_touch import TAKE_BACK, X11Touch
 from endpoint.screen.xvfb import xvfb_desktop
@@ -171,3 +176,20 @@ async def test_spare_keys_are_empty_again(display: str) -> None:
         assert 0x0100_4E2D in borne(program)
     assert borne(program) == before
     program.close()
+
+
+async def test_G10_the_last_act_is_done_though_the_connection_closes_behind_it(display: str) -> None:
+    """A busy server that finds a request and the end of its connection together reads neither."""
+    watching = Display(display)
+    await watching.open()
+    with socket.socket(fileno=os.dup(watching.connection.get_file_descriptor())) as end:
+        (server,) = struct.unpack_from("i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    async with X11Touch(display) as touch:
+        os.kill(server, signal.SIGSTOP)
+        later = threading.Timer(0.2, os.kill, (server, signal.SIGCONT))
+        later.start()
+        await touch.act(Move(123, 45))
+    later.join()
+    at = watching.connection.core.QueryPointer(watching.root).reply()
+    assert (at.root_x, at.root_y) == (123, 45)
+    watching.close()
