@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from mcs.fanout import Reader
-from mcs.limits import HOLD, LOADED, SEGMENT, TRAIL_BYTES
+from mcs.limits import BURST, HOLD, LOADED, SEGMENT, TRAIL_BYTES
 from mcs.log import RING_OF, Entry, Queue, SessionLog
 from wire.ids import Channel
 
@@ -28,7 +28,7 @@ _LATEST: Final = (Channel.VOICE, Channel.CURSOR)  # in the write order
 class Group(Protocol):
     """Links that are written the same bytes (`net.pump.Group`). A link that does not take them leaves it and says `Feed.behind`."""
 
-    def write(self, data: bytes, now: float) -> None: ...
+    def write(self, records: list[bytes], now: float) -> None: ...
 
 
 class Port(Protocol):
@@ -112,11 +112,12 @@ class Feed(Generic[P]):
         port.reader.place(mark.cursors, mark.latest, mark.last_update)
         self.own[port] = None
 
-    def behind(self, port: P) -> None:
-        """Its socket is full, and it has left the group. It has, or will have, all that was written to the group."""
+    def behind(self, port: P, missed: int) -> None:
+        """Its socket is full, and it has left the group. It has, or will have, all that was written to the group but the last `missed`
+        segments."""
         if port in self.level:
             del self.level[port]
-            self.trailing[port] = self.mark()
+            self.trailing[port] = self._segments[-1 - missed].end if missed else self.mark()
 
     def offer(self, port: P) -> None:
         """An own reader has nothing left to bring."""
@@ -184,9 +185,19 @@ class Feed(Generic[P]):
             return self._written_at + HOLD
         self._packets += (new - self._packets) / 8 if since < 4 * HOLD else -self._packets
         self._written_at = now
+        segments: list[bytes] = []
         while data := self._gather():
-            self._write(data, now)
-        self._caught_up()
+            self._keep(data)
+            segments.append(data)
+            if len(segments) == BURST:
+                self._group.write(segments, now)
+                segments = []
+        if segments:
+            self._group.write(segments, now)
+        if self._peek() is None:
+            self._caught_up()
+        else:
+            self._dissolve()
         return None
 
     def _pending(self) -> int:
@@ -198,7 +209,7 @@ class Feed(Generic[P]):
         entry = ring.get(at) if ring.base <= at < ring.head else None
         return entry.offset if entry else ring.total
 
-    def _write(self, data: bytes, now: float) -> None:
+    def _keep(self, data: bytes) -> None:
         self._segments.append(segment := Segment(data, self.mark()))
         segment.end = self.mark()
         self._kept += len(data)
@@ -207,10 +218,9 @@ class Feed(Generic[P]):
             self._first += 1
             for port in [port for port, mark in self.trailing.items() if mark.number < self._first]:
                 self.aside(port)
-        self._group.write(data, now)
 
     def _gather(self) -> bytes:
-        """The next segment; b"" if there is none."""
+        """The next segment; b"" if there is none, or what comes next follows a gap."""
         out: list[bytes] = []
         size = self._gather_ring(Queue.KEYS, out, 0)
         size = self._gather_ring(Queue.TALK, out, size)
@@ -218,10 +228,7 @@ class Feed(Generic[P]):
             if size + len(entry.frame) > SEGMENT and out:
                 break
             if entry.gap_after >= 0:  # whether they miss anything, each of them knows for itself
-                if out:
-                    break
-                self._dissolve()
-                return b""
+                break
             out.append(entry.frame)
             size += len(entry.frame)
             self._commit(entry)

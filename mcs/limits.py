@@ -60,6 +60,8 @@ NODE_OUTBOX: Final = 64 * MIB
 # --- fan-out ---
 SEGMENT: Final = 16_384
 """What goes to all level readers at once: one TLS record."""
+BURST: Final = 8
+"""Segments that one link is written before the next has its turn; fewer than `TRAIL_BYTES` holds."""
 TRAIL_BYTES: Final = 512 * 1024
 """Segments that are kept for readers whose socket is full for a moment. Who is further behind reads the log by itself, and skips."""
 HOLD: Final = 0.003

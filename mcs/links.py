@@ -80,7 +80,7 @@ class Role(Protocol):
     def received(self, item: Control) -> None: ...
     def packets(self, frames: list[Frame]) -> None: ...
     def pull(self, budget: int) -> bytes | None: ...
-    def behind(self) -> None: ...
+    def behind(self, missed: int) -> None: ...
     def gone(self) -> None: ...
 
 
@@ -145,8 +145,8 @@ class EndpointLink:
         feed.offer(self)
         return None
 
-    def behind(self) -> None:
-        self._session.behind(self)
+    def behind(self, missed: int) -> None:
+        self._session.behind(self, missed)
 
     def gone(self) -> None:
         self._relay.leave(self._session, self)
@@ -248,7 +248,7 @@ class NodeLink:
             self._relay.ask(session, reader.want_epoch)
         return frames, reader.pending()
 
-    def behind(self) -> None:
+    def behind(self, missed: int) -> None:
         """It is in no group."""
 
     def measure(self) -> None:
@@ -314,7 +314,7 @@ class ManagerLink:
     def pull(self, budget: int) -> bytes | None:
         return None
 
-    def behind(self) -> None:
+    def behind(self, missed: int) -> None:
         """It is in no group."""
 
     def up(self) -> None:
@@ -352,9 +352,9 @@ class Caller:
             raise UnexpectedMessage("a packet from somebody who has not said who it is")
         self.role.packets(frames)
 
-    def behind(self) -> None:
+    def behind(self, missed: int) -> None:
         if self.role is not None:
-            self.role.behind()
+            self.role.behind(missed)
 
     def received(self, item: Control) -> None:
         if self.role is not None:
@@ -446,7 +446,7 @@ class Dialled:
             raise UnexpectedMessage("a packet before the welcome")
         self._role.packets(frames)
 
-    def behind(self) -> None:
+    def behind(self, missed: int) -> None:
         """Links between servers are in no group."""
 
     def received(self, item: Control) -> None:

@@ -289,9 +289,9 @@ class Session:
         self._over.clear()
         return again
 
-    def behind(self, port: EndpointPort) -> None:
-        """A link does not take what all get."""
-        self.feed.behind(port)
+    def behind(self, port: EndpointPort, missed: int) -> None:
+        """A link does not take what all get: the last `missed` segments are still to come."""
+        self.feed.behind(port, missed)
 
     def gap(self, stream: Stream, counter: int, now: float) -> bool:
         """A packet leaves a gap: ask the neighbours. True once it has stood for so long that it counts as lost; go on then."""

@@ -20,17 +20,19 @@ BUDGET = 400
 
 
 class PortGroup:
-    """Ports that are given the same bytes; one that is `full` leaves."""
+    """Ports that are given the same bytes; one that is `blocked` leaves with the first record."""
 
     def __init__(self) -> None:
         self.members: dict[Port, None] = {}
 
-    def write(self, data: bytes, now: float) -> None:
+    def write(self, records: list[bytes], now: float) -> None:
         for port in list(self.members):
-            port.take(data)
-            if port.blocked:
-                del self.members[port]
-                port.session.behind(port)
+            for missed, data in zip(reversed(range(len(records))), records, strict=True):
+                port.take(data)
+                if port.blocked:
+                    del self.members[port]
+                    port.session.behind(port, missed)
+                    break
 
 
 class Port:

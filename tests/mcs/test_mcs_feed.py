@@ -51,10 +51,11 @@ def counters(port: Port, channel: int) -> list[int]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(STEP, max_size=60), st.sampled_from([600, 1 << 19]))
-def test_everybody_gets_everything_once_in_order_whoever_stalls(steps: list[tuple[object, ...]], trail: int) -> None:
+@given(st.lists(STEP, max_size=60), st.sampled_from([(200, 1800), (limits.SEGMENT, 600), (limits.SEGMENT, limits.TRAIL_BYTES)]))
+def test_everybody_gets_everything_once_in_order_whoever_stalls(steps: list[tuple[object, ...]], sizes: tuple[int, int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mcs.feed.TRAIL_BYTES", trail)
+        patch.setattr("mcs.feed.SEGMENT", sizes[0])
+        patch.setattr("mcs.feed.TRAIL_BYTES", sizes[1])
         net, _ = meeting()
         sent: Counter[tuple[int, int, int]] = Counter()
         for step in steps:
@@ -108,7 +109,7 @@ def test_level_readers_are_written_the_same_bytes_in_records() -> None:
     net, session = meeting()
     written: list[bytes] = []
     group = session.feed._group
-    group.write = lambda data, now: written.append(data)  # type: ignore[method-assign]
+    group.write = lambda records, now: written.extend(records)  # type: ignore[method-assign]
     for _ in range(300):
         net.send(1, Channel.CHAT)
     turn(net)

@@ -71,6 +71,7 @@ class Near:
         self.out: deque[bytes] = deque()
         self.batches = 0
         self.was_behind = 0
+        self.missed = 0
         self.ended: LinkClosed | None = None
         self.was_gone = 0
         self.raises: Exception | None = None
@@ -93,8 +94,9 @@ class Near:
             return None
         return self.out.popleft()
 
-    def behind(self) -> None:
+    def behind(self, missed: int) -> None:
         self.was_behind += 1
+        self.missed = missed
 
     def gone(self) -> None:
         self.was_gone += 1
@@ -133,7 +135,8 @@ async def test_both_directions_full_and_in_order(cluster: Cluster) -> None:
         assert near.batches < len(packets)  # what comes together is handed over together
 
 
-async def test_a_group_gets_the_same_bytes_and_a_full_socket_costs_the_others_nothing(cluster: Cluster) -> None:
+@pytest.mark.parametrize("at_once", [1, 5])
+async def test_a_group_gets_the_same_bytes_and_a_full_socket_costs_the_others_nothing(cluster: Cluster, at_once: int) -> None:
     fars = [Far() for _ in range(4)]
     async with pumped(cluster, *fars) as (_, nears):
         group = Group()
@@ -143,13 +146,15 @@ async def test_a_group_gets_the_same_bytes_and_a_full_socket_costs_the_others_no
         frame = encode_frame(PACKET, bytes(WRITE - 8))
         written = 0
         while not nears[0].was_behind:
-            group.write(frame, trio.current_time())
-            written += 1
+            group.write([frame] * at_once, trio.current_time())
+            written += at_once
             await fars[3].until(lambda: len(fars[3].packets) == written)  # noqa: B023
         assert len(group) == 3
         assert nears[0].link.blocked
+        assert nears[0].missed < at_once
         for far in fars[1:]:
             await far.until(lambda far=far: len(far.packets) == written)  # type: ignore[misc]
+        nears[0].out.extend([frame] * nears[0].missed)
         nears[0].out.append(encode_frame(PACKET, b"what it pulls by itself"))
         fars[0].connection.resume_reading()
         await fars[0].until(lambda: len(fars[0].packets) == written + 1)  # it was given the record that did not fit
@@ -207,7 +212,7 @@ async def test_a_silent_link_is_closed_although_it_is_written_to(cluster: Cluste
         group.add(near.link)
         with trio.fail_after(PATIENCE):
             while near.ended is None:  # the other side takes everything and says nothing
-                group.write(encode_frame(PACKET, b"x"), trio.current_time())
+                group.write([encode_frame(PACKET, b"x")], trio.current_time())
                 await theirs.receive_some()
         assert near.ended.reason is CloseReason.SILENT
         nursery.cancel_scope.cancel()
