@@ -122,7 +122,9 @@ class Connection:
 
 def request(method: str, path: str, body: object = None, **headers: str) -> bytes:
     content = b"" if body is None else json.dumps(body).encode()
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(content)}", "Content-Type: application/json"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
+    if content or method != "GET":  # as browsers do it
+        lines += [f"Content-Length: {len(content)}", "Content-Type: application/json"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
 

@@ -143,7 +143,7 @@ def _endpoint(house: House, calls: Throttle, here: dict[str, Operation]) -> Call
         if operation.replays and caller is not None and openapi.IDEMPOTENCY in request.headers:
             return await _once(house, operation, call, caller, request, raw)
         asking = operation.act(call)
-        return _answer(operation, await (_while_connected(request, asking) if operation.waits else asking))
+        return _answer(operation, await (_while_connected(request, asking) if "wait" in words else asking))
 
     return endpoint
 
@@ -153,7 +153,7 @@ async def _once(house: House, operation: Operation, call: Call, caller: Caller, 
     key = request.headers[openapi.IDEMPOTENCY]
     if fullmatch(openapi.IDEMPOTENCY_PATTERN, key) is None:
         raise RequestMalformed("an idempotency key has 1 to 64 printable ASCII characters", fields={openapi.IDEMPOTENCY: "malformed"})
-    asked = sha256(f"{request.method} {request.url.path}\n".encode() + raw).digest()
+    asked = sha256(f"{request.method} {request.scope['path']}\n".encode() + raw).digest()
     known = await house.store.write(idempotency.take, caller.account.id, key, asked, call.now)
     if known is not None:
         return Response(known.content, known.status, {"cache-control": "no-store", "idempotent-replayed": "true"}, "application/json")

@@ -8,9 +8,11 @@ The entry is RFC 5545 with its own VTIMEZONE, one UID for life, SEQUENCE counted
 writes has the meeting ID and the invitation, never a password; an organizer's own program adds the fragment.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -60,6 +62,10 @@ class Schedule:
         """The occurrence that runs, or the next one; None when all are over."""
         return next((times for times in self.occurrences() if times[1] > now), None)
 
+    def over(self, now: float) -> bool:
+        """Whether no occurrence runs or comes any more; never, at any time."""
+        return now >= _end(self)
+
     def _local(self) -> Iterator[datetime]:
         assert self.starts is not None
         repeat = self.repeat
@@ -79,6 +85,12 @@ class Schedule:
                 local = self.starts + timedelta(days=step * (7 if repeat.every == "week" else 1))
             given += 1
             yield local
+
+
+@lru_cache(4096)
+def _end(schedule: Schedule) -> float:
+    """Of the last occurrence. Lists of meetings ask far more often than schedules change."""
+    return max((end for _, end in schedule.occurrences()), default=math.inf)
 
 
 ANY_TIME: Final = Schedule()

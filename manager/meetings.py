@@ -81,7 +81,7 @@ class Meeting:
         """Whether it runs or may still take place: the others are past."""
         if self.state is not MeetingState.SCHEDULED:
             return self.state is MeetingState.OPEN
-        return self.schedule.starts is None or self.schedule.next(now) is not None
+        return not self.schedule.over(now)
 
 
 class Standing(Enum):

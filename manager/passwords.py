@@ -7,6 +7,7 @@ a sign-in. Verifying an absent account takes the same work as a present one: `DU
 most `HASHING` at once and `WAITING` in line behind them, so that a flood of sign-ins costs the event loop nothing and memory a known amount.
 """
 
+import os
 import unicodedata
 from typing import Final
 
@@ -24,7 +25,8 @@ MAX_LENGTH: Final = 256
 MEMORY: Final = 64 * 1024
 """KiB."""
 PASSES: Final = 3
-HASHING: Final = 2
+HASHING: Final = max(1, min(4, len(os.sched_getaffinity(0)) - 1))
+"""Hashes at once: a core stays with the event loop. More than four would cost more memory than they are worth."""
 WAITING: Final = 64
 _METERED: Final = 72
 """Characters that the meter looks at: its work grows faster than their number."""

@@ -216,6 +216,9 @@ class _BodyFirst:
                 most -= len((await receiving()).get("body", b""))
 
         async def sending(message: Any) -> None:
+            if whole:
+                await send(message)
+                return
             if message["type"] == "http.response.start":
                 with trio.move_on_after(DROP_WITHIN):
                     await drop(MAX_DROPPED)
@@ -228,8 +231,8 @@ class _BodyFirst:
 
 
 def _may_have_body(headers: list[tuple[bytes, bytes]]) -> bool:
-    """By RFC 9112, 6.3: a request without either has none. Most have none, and cost no nurseries."""
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
+    """By RFC 9112, 6.3: a request without either has none. Most have none, and cost nothing here."""
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 class _HeadWithBody:

@@ -77,7 +77,7 @@ def fresh(view: View) -> View:
     async def proved(visit: Visit) -> Response:
         login = visit.who.login
         if login is not None and login.stage is Stage.COMPLETE and visit.site.clock() - login.proved_at > PROOF_LASTS - FORM_WITHIN:
-            return redirect(f"/account/prove?next={quote(visit.request.url.path)}")
+            return redirect(f"/account/prove?next={quote(visit.request.scope['path'])}")
         return await view(visit)
 
     async def either(visit: Visit) -> Response:

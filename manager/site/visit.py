@@ -73,7 +73,7 @@ class Site:
             caller = visit.caller
             if stages:
                 if caller is None or caller.login is None:
-                    return redirect(f"/sign-in?next={quote(request.url.path)}" if request.method == "GET" else "/sign-in")
+                    return redirect(f"/sign-in?next={quote(request.scope['path'])}" if request.method == "GET" else "/sign-in")
                 if caller.login.stage not in stages:
                     return redirect(STEPS.get(caller.login.stage, "/meetings"))
                 role = caller.account.role
@@ -82,7 +82,7 @@ class Site:
             try:
                 return await view(visit)
             except ProofNeeded:  # the page that the form stood on comes again afterwards
-                return redirect(f"/account/prove?next={quote('/'.join(request.url.path.split('/')[:3]))}")
+                return redirect(f"/account/prove?next={quote('/'.join(request.scope['path'].split('/')[:3]))}")
 
         return endpoint
 
@@ -144,7 +144,7 @@ class Visit:
         done = self.site.cookies.get(self.request, NOTICE) or ""
         account = None if self.caller is None else self.caller.account
         page = Page(
-            path=self.request.url.path,
+            path=self.request.scope["path"],
             language=self.language,
             who=account if self.caller is not None and self.caller.login is not None and self.caller.login.stage is not Stage.FACTOR else None,
             zone=ZoneInfo("UTC" if account is None else account.zone),
