@@ -5,12 +5,13 @@ PlainFace   what happens, a line each; lines of standard input are chat and comm
 JsonFace    one JSON object a line, both ways
 """
 
+import io
 import json
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TextIO, cast
 
 import click
 import msgspec
@@ -172,11 +173,34 @@ class PlainFace:
         return True
 
 
+class _Screen(io.TextIOBase):
+    """Standard output that may vanish: who closes the window sends SIGHUP, and the meeting is still ended in order, unseen."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            sys.stdout.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
+
+    def fileno(self) -> int:
+        return sys.stdout.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a plain attribute in the standard library's types
+        return sys.stdout.encoding
+
+
 class LiveFace(PlainFace):
     """A terminal: what happens scrolls by above a region that is kept fresh."""
 
     def __init__(self, console: Console | None = None) -> None:
-        super().__init__(console)
+        super().__init__(console or Console(file=cast(TextIO, _Screen()), highlight=False))
         self._editor = LineEditor(self._complete) if at_keyboard() else None
         self._live: Live | None = None
         self._news = trio.Event()

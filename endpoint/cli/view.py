@@ -32,6 +32,11 @@ _WATCHING: dict[str, tuple[str, str]] = {
     Showing.PAUSED.value: (" ‖ PAUSED ", "bold black on yellow3"),
     Showing.ENDED.value: (" ■ ENDED ", "white on grey30"),
 }
+_WISHES = {
+    "ask-present": " asks to present: /present {number}.",
+    "ask-control": " asks for mouse and keyboard: the presenter lends them with /lend.",
+    "raise-hand": " raises a hand.",
+}
 _IDLE = (" ○ waiting ", "white on grey30")
 _NAME = "bold cyan"
 _FACT = "dim"
@@ -224,7 +229,7 @@ def sentence(event: events.Event, room: Room) -> Text | None:
             who = room.session.member.name(event.participant) if event.participant else "Everyone"
             return Text.assemble(name(who), (" may chat." if event.allowed else " may not chat any more.", _FACT))
         case events.Wish():
-            return Text.assemble(name(event.name), (f" asks: {event.verb}", _TROUBLE))
+            return Text.assemble(name(event.name), (_WISHES[event.verb].format(number=room.number(event.participant)), _TROUBLE))
         case events.JoinRefused():
             return Text(f"Somebody did not get in: {event.reason}.", style=_TROUBLE)
         case events.LinkChanged():

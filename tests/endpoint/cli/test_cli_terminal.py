@@ -132,7 +132,7 @@ async def test_a_closed_terminal_ends_the_meeting(tmp_path: Path) -> None:
         await up.until(" ● ON AIR ")
         os.close(theirs)
         await up.keys.aclose()  # the kernel says SIGHUP, and whatever is written from now on fails
-        await up.ended()
+        assert await up.ended() == 0
         assert here.runs == []
 
 
