@@ -8,6 +8,7 @@ the log names another. Whoever sits down anew issues a fresh group key; its chan
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from crypto.keyring import Keyring
@@ -16,7 +17,7 @@ from crypto.suite import LABEL_SNAPSHOT
 from endpoint import events, log
 from endpoint.errors import IllegalEntry, MalformedHandshake, NotAllowed
 from endpoint.job import Job
-from endpoint.journal import Journal
+from endpoint.journal import Journal, JournalError
 from endpoint.lobby import Lobby
 from endpoint.log import Cut, Cuts, Fields, Heartbeat, SignedEntry, sign_entry, sign_heartbeat
 from endpoint.messages import (
@@ -54,6 +55,9 @@ AWAY_FOR: Final = 120.0
 """Seconds without a link before a member counts as left."""
 RESYNC_EVERY: Final = 5.0
 """Seconds between two snapshots for one member: each is as large as the roster."""
+REQUEST_EVERY: Final = 0.5
+REQUESTS_AT_ONCE: Final = 20
+"""Seconds between two requests of one member in the long run, and how many may come together: each may become an entry, for good."""
 _PUBLIC_RELIABLE: Final = tuple(sorted(c for c in RELIABLE_CHANNELS if c in (Channel.LOG, *CUT_CHANNELS)))
 
 
@@ -74,9 +78,15 @@ class Chair:
         self._beaten: dict[tuple[ParticipantId, int], int] = {}  # counters that the last heartbeats named
         self._absent_since: dict[ParticipantId, float] = dict.fromkeys(member.away, now)
         self._resynced: dict[ParticipantId, float] = {}  # when each member got a snapshot again
+        self._busy_until: dict[ParticipantId, float] = {}  # with the requests of each member, `REQUEST_EVERY` a piece
         self._ask_again: list[ParticipantId] = []  # who asked for a snapshot while there was no key to give
         self._heir: ParticipantId | None = None  # who was offered the chair
         member.channels.limits[Channel.KEY] = MAX_CONTENT  # members ask in one packet: nothing larger is collected of each
+
+    @property
+    def current(self) -> bool:
+        """Whether the log still names us. What a thread was busy with may come back to a chair that has passed."""
+        return self.member.organizes and self.member.chair is self
 
     @property
     def state(self) -> State:
@@ -248,6 +258,8 @@ class Chair:
         member, state = self.member, self.state
         if state.ended:
             raise NotAllowed("The session has ended.")
+        if not self.current:
+            raise NotAllowed("Somebody else organizes this session now.")
         needed = _feature(fields)
         if needed is not None and member.features is not None and needed not in member.features:
             raise NotAllowed(f"An administrator, or whoever scheduled this meeting, has turned {needed} off for it.")
@@ -258,10 +270,22 @@ class Chair:
             raise IllegalEntry(problem)
         packets = member.channels.seal(Channel.LOG, signed.wire)
         member.apply(signed, now)
-        if self.journal is not None and not state.ended:
-            self.journal.entry(signed.wire, self.keyring.current or 0, self.keyring.group_key)
+        if not state.ended:
+            self._keep(lambda journal: journal.entry(signed.wire, self.keyring.current or 0, self.keyring.group_key))
         self.out.extend(packets)
         return signed
+
+    def _keep(self, write: Callable[[Journal], None]) -> None:
+        """On disk, before it is sent. A disk that takes nothing more ends the way back after a crash, not the session: an entry that was
+        applied here and not sent would."""
+        if self.journal is None:
+            return
+        try:
+            write(self.journal)
+        except JournalError as error:
+            self.journal.forget()
+            self.journal = None
+            self.member.drop(error)
 
     def snapshot(self) -> LogSnapshot:
         """State and start as they are now, for newcomers and for a resync."""
@@ -307,6 +331,7 @@ class Chair:
         """It is new here, or out: nothing is held against it."""
         self._absent_since.pop(participant, None)
         self.rtt.pop(participant, None)
+        self._busy_until.pop(participant, None)
 
     def key_changed(self, now: float) -> None:
         """A change is through: what waited for it goes on."""
@@ -336,6 +361,11 @@ class Chair:
                 else:
                     self._bring_up_to_date(sender)
             case Request():
+                busy_for = max(0.0, self._busy_until.get(sender, now) - now)
+                if busy_for > (REQUESTS_AT_ONCE - 1) * REQUEST_EVERY and message.verb != Verb.LEAVE:
+                    self.member.dropped["request-hasty"] += 1
+                    return
+                self._busy_until[sender] = now + busy_for + REQUEST_EVERY
                 self._asked_for(sender, message, now)
             case Accept():
                 self._accepted(sender, message, now)
@@ -425,8 +455,8 @@ class Chair:
                 moved.append((participant, channel, counter))
         counter = member.channels.last(Channel.LOG) + 1
         beat = Heartbeat(self.state.index, self.state.head, counter, member.wall_ms(), moved, sorted(member.away))
-        if self.journal is not None and moved:
-            self.journal.counters(moved)
+        if moved:
+            self._keep(lambda journal: journal.counters(moved))
         self.out.extend(member.channels.seal(Channel.LOG, sign_heartbeat(member.signing, beat)))
 
 

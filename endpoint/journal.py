@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Self
@@ -132,7 +133,10 @@ class Journal:
     def forget(self) -> None:
         """The session is over, or somebody else's."""
         if self._descriptor >= 0:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, 0)  # nothing of it may be taken up again, whatever becomes of its name
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
             self.close()
 
     def close(self) -> None:

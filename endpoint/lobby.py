@@ -56,6 +56,8 @@ class Lobby:
 
     def may_enter(self, guest: ParticipantId) -> None:
         state = self._chair.state
+        if not self._chair.current:
+            raise MalformedHandshake("the chair has passed while its proof was checked: it asks the next one")
         if guest in state.ever or guest in self._newcomers or guest in self.waiting:
             raise MalformedHandshake("an admitted participant asks again")
         if state.ended or state.locked:

@@ -218,9 +218,10 @@ class Session:
 
     async def change_password(self, password: str) -> None:
         """The organizer's: newcomers need this one from now on, and knocking ends. Raises NotAllowed."""
-        chair, ticket = self.member.chair, self.ticket
-        verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, password)
-        chair.change_password(verifier, trio.current_time())
+        if not self.member.organizes:
+            raise NotAllowed("Only the organizer may do that.")
+        verifier = await trio.to_thread.run_sync(make_verifier, self.ticket.session, self.ticket.secret, password)
+        self.member.chair.change_password(verifier, trio.current_time())  # who held the chair before the thread may not hold it now
         self._settle()
 
     # what every member may ask
