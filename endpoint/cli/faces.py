@@ -176,31 +176,34 @@ class PlainFace:
 class _Screen(io.TextIOBase):
     """Standard output that may vanish: who closes the window sends SIGHUP, and the meeting is still ended in order, unseen."""
 
+    def __init__(self) -> None:
+        self._out = sys.stdout
+
     def write(self, text: str) -> int:
         with suppress(OSError):
-            sys.stdout.write(text)
+            self._out.write(text)
         return len(text)
 
     def flush(self) -> None:
         with suppress(OSError):
-            sys.stdout.flush()
+            self._out.flush()
 
     def isatty(self) -> bool:
-        return sys.stdout.isatty()
+        return self._out.isatty()
 
     def fileno(self) -> int:
-        return sys.stdout.fileno()
+        return self._out.fileno()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # a plain attribute in the standard library's types
-        return sys.stdout.encoding
+        return self._out.encoding
 
 
 class LiveFace(PlainFace):
     """A terminal: what happens scrolls by above a region that is kept fresh."""
 
     def __init__(self, console: Console | None = None) -> None:
-        super().__init__(console or Console(file=cast(TextIO, _Screen()), highlight=False))
+        super().__init__(console)
         self._editor = LineEditor(self._complete) if at_keyboard() else None
         self._live: Live | None = None
         self._news = trio.Event()
@@ -355,7 +358,7 @@ def choose_face(as_json: bool, lines: AsyncGenerator[str, None] | None = None) -
     """JSON if asked for; a live terminal if there is one; else plain lines. `lines`: standard input, of which something was read already."""
     if as_json:
         return JsonFace(lines)
-    console = Console(highlight=False)
+    console = Console(file=cast(TextIO, _Screen()), highlight=False)
     if console.is_terminal and not console.is_dumb_terminal and lines is None:
         return LiveFace(console)
     return PlainFace(lines=lines)
