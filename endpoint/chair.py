@@ -314,9 +314,6 @@ class Chair:
             return self.member.channels.last(channel)
         return self.member.channels.counter(Stream(participant, EVERYONE, channel))
 
-    def wrapped(self, epoch: int, key: bytes) -> GroupKey:
-        return GroupKey(epoch, self.state.index, self.state.head, key)
-
     def say_key(self, member: ParticipantId, message: KeyMessage) -> int:
         """One message on channel 0; the counter of its last packet."""
         return self.say_encoded(member, encode(message))
@@ -377,7 +374,7 @@ class Chair:
                 raise NotAllowed("only the organizer says that")
 
     def _bring_up_to_date(self, member: ParticipantId) -> None:
-        self.say_key(member, self.wrapped(self.state.epoch, self.keyring.group_key))
+        self.say_key(member, GroupKey(self.state.epoch, self.keyring.group_key))
         self.say_key(member, self.snapshot())
 
     def _asked_for(self, sender: ParticipantId, request: Request, now: float) -> None:

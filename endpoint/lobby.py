@@ -15,7 +15,7 @@ from endpoint import events, log
 from endpoint.errors import IllegalEntry, JoinBusy, MalformedHandshake, TurnedAway, WrongSecret
 from endpoint.handshake import HostSide
 from endpoint.log import Member
-from endpoint.messages import Waiting, encode
+from endpoint.messages import GroupKey, Waiting, encode
 from endpoint.reception import Reception
 from endpoint.text import Crowd
 from wire.control import Admitted
@@ -150,5 +150,5 @@ class Lobby:
             guest = ParticipantId(side.hello.participant)
             chair.keyring.set_key_channel(guest, side.kek)
             chair.forget(guest)
-            chair.say_key(guest, chair.wrapped(state.epoch, chair.keyring.group_key))
+            chair.say_key(guest, GroupKey(state.epoch, chair.keyring.group_key))
             chair.say_encoded(guest, snapshot)

@@ -477,9 +477,6 @@ class Member(Speaker):
         if sender != organizer:
             raise NotAllowed("keys come from the organizer")
         if isinstance(message, GroupKey):
-            ours = self.state.head_at(message.index)
-            if ours is not None and ours != message.head:
-                raise Fork("a group key under another head")
             self.keys.came(message, now)
         elif isinstance(message, LogSnapshot):
             self._adopt(sender, message, now)

@@ -77,15 +77,13 @@ Handshake = Hello1 | Offer2 | Proof3 | Proof4 | Refused4
 
 
 class GroupKey(Struct, frozen=True, array_like=True, tag=1):
-    """The key of an epoch, and the organizer's head when it was wrapped. Wrapped by being an ordinary packet of channel 0."""
+    """The key of an epoch. Wrapped by being an ordinary packet of channel 0. It says nothing of the log: the log names the key."""
 
     epoch: U32
-    index: U32
-    head: Hash
     key: Annotated[bytes, Meta(min_length=16, max_length=16)]
 
     def __repr__(self) -> str:
-        return f"GroupKey(epoch={self.epoch}, index={self.index})"
+        return f"GroupKey(epoch={self.epoch})"
 
 
 class LogSnapshot(Struct, frozen=True, array_like=True, tag=2):

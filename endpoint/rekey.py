@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from crypto.schedule import group_key_digest, new_group_key
 from endpoint import log
 from endpoint.log import Cuts
+from endpoint.messages import GroupKey
 from endpoint.rules import CUT_CHANNELS
 from wire.control import Position, Revoke
 from wire.have import HaveVector
@@ -79,11 +80,12 @@ class Rekeying:
         chair = self._chair
         epoch, key = next_epoch(chair.state.epoch), new_group_key()
         untaken: dict[Stream, int] = {}
+        wrapped = GroupKey(epoch, key)
         self._change = _Change(epoch, key, untaken)
         chair.member.keep_key(epoch, key)
         for member in chair.state.members:
             if member != chair.me:
-                untaken[Stream(chair.me, member, Channel.KEY)] = chair.say_key(member, chair.wrapped(epoch, key))
+                untaken[Stream(chair.me, member, Channel.KEY)] = chair.say_key(member, wrapped)
         self._commit(now)
 
     def taken(self, positions: list[Position], now: float) -> None:

@@ -78,19 +78,23 @@ def test_a_heartbeat_that_lags_is_no_sign_of_life() -> None:
 # keys and snapshots
 
 
-def test_B02_a_wrapped_key_under_another_head_is_a_fork() -> None:
+def test_B02_a_wrapped_key_that_no_entry_names_seals_and_opens_nothing() -> None:
     room, ana, _ = two()
-    wrong = GroupKey(9, ana.state.index, bytes(32), bytes(16))
-    for packet in room.organizer.channels.seal(Channel.KEY, encode(wrong), ana.me):
-        ana.receive_untrusted(packet, room.now)
-    assert ana.dropped["fork"] == 1
-    assert 9 not in ana.keys._keys
+    epoch = ana.state.epoch + 1
+    other = GroupKey(epoch, bytes(16))
+    room.organizer.chair.say_key(ana.me, other)
+    room.run()
+    assert ana.keyring.current == epoch - 1
+    room.organizer.chair.rekeying.change(room.now)
+    room.run()
+    assert ana.keyring.current == epoch
+    assert ana.keyring.group_key == room.organizer.keyring.group_key != bytes(16)
 
 
 def test_keys_from_a_member_are_not_the_organizers() -> None:
     room, ana, ben = two()
     with pytest.raises(NotAllowed):
-        ana._key_message(ben.me, GroupKey(9, ana.state.index, ana.state.head, bytes(16)), room.now)
+        ana._key_message(ben.me, GroupKey(9, bytes(16)), room.now)
 
 
 def adopted(room: Room, ana: Guest, message: LogSnapshot) -> str:

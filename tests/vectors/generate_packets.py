@@ -282,7 +282,7 @@ def packets() -> Case:
     update = bytes((messages.ScreenKind.UPDATE,)) + seeded("an update", 40)
     large = bytes((messages.ScreenKind.UPDATE,)) + seeded("a large update", 32_700)
     made = [
-        olga.case("a group key, wrapped", Channel.KEY, messages.encode(messages.GroupKey(4, 3, CHAIN[3].hash, GROUP_KEY_4)), ANN),
+        olga.case("a group key, wrapped", Channel.KEY, messages.encode(messages.GroupKey(4, GROUP_KEY_4)), ANN),
         olga.case("a log snapshot, compressed", Channel.KEY, messages.encode(log_snapshot()), ANN),
         ann.case("the snapshot is applied", Channel.KEY, messages.encode(messages.Started()), ORGANIZER),
         olga.case("a log entry", Channel.LOG, CHAIN[4].wire),
