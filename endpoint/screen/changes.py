@@ -16,6 +16,8 @@ TILE = 64
 """Changes are looked for in squares of so many pixels."""
 COLOUR = np.uint32(0x00FFFFFF)
 
+_SPARSE = 8
+"""Every so many rows of a tile are looked at for a glance."""
 _TIGHTEN = 1 << 18
 """Rectangles up to so many pixels are cut down to what really changed in them."""
 
@@ -39,21 +41,49 @@ def touched(rects: Sequence[Rect] | None, width: int, height: int) -> Grid:
     return grid
 
 
+def drawn_anew(new: Words, old: Words, look: Grid) -> Grid:
+    """Which of the tiles in `look` were drawn anew."""
+    return _drawn(new, old, look, 1)
+
+
+def glanced(new: Words, old: Words, look: Grid) -> Grid:
+    """The same at a glance, by a few rows of each tile: what is found is so, some is not found."""
+    return _drawn(new, old, look, _SPARSE)
+
+
+def _drawn(new: Words, old: Words, look: Grid, step: int) -> Grid:
+    found = np.zeros_like(look)
+    for row, first, last in runs(look):
+        if _differ(new, old, row, first, last, step):
+            found[row, first:last] = _differences(new, old, row, first, last, step) & COLOUR
+    return found
+
+
 def compare(new: Words, old: Words, look: Grid) -> tuple[Grid, Grid]:
     """Of the tiles in `look`: which were drawn anew, and which the viewers have only approximately."""
-    columns = look.shape[1]
     drawn, vague = np.zeros_like(look), np.zeros_like(look)
-    padded = np.zeros(columns * TILE, np.uint32)
     for row, first, last in runs(look):
-        part = np.s_[row * TILE : (row + 1) * TILE, first * TILE : last * TILE]
-        differs: NDArray[np.uint32] = np.bitwise_or.reduce(new[part] ^ old[part], axis=0)
-        span = padded[: (last - first) * TILE]
-        span[: len(differs)] = differs
-        span[len(differs) :] = 0
-        words: NDArray[np.uint32] = np.bitwise_or.reduce(span.reshape(-1, TILE), axis=1)
-        drawn[row, first:last] = words & COLOUR
-        vague[row, first:last] = words & OPAQUE
+        if _differ(new, old, row, first, last, 1):
+            words = _differences(new, old, row, first, last, 1)
+            drawn[row, first:last] = words & COLOUR
+            vague[row, first:last] = words & OPAQUE
     return drawn, vague
+
+
+def _differ(new: Words, old: Words, row: int, first: int, last: int, step: int) -> bool:
+    """Whether anything in a run does, in every `step`th row: the quickest question, and often the last."""
+    part = np.s_[row * TILE : (row + 1) * TILE : step, first * TILE : last * TILE]
+    return bool((new[part] != old[part]).any())
+
+
+def _differences(new: Words, old: Words, row: int, first: int, last: int, step: int) -> Words:
+    """For each tile of a run: the bits in which any of its pixels differ, in every `step`th row."""
+    part = np.s_[row * TILE : (row + 1) * TILE : step, first * TILE : last * TILE]
+    differs: Words = np.bitwise_or.reduce(new[part] ^ old[part], axis=0)
+    span = np.zeros((last - first) * TILE, np.uint32)
+    span[: len(differs)] = differs
+    words: Words = np.bitwise_or.reduce(span.reshape(-1, TILE), axis=1)
+    return words
 
 
 def runs(tiles: Grid) -> Iterator[tuple[int, int, int]]:

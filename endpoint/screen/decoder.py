@@ -10,7 +10,7 @@ docs/screen.md has the bytes. No I/O and no clock here.
 import numpy as np
 import zstandard
 
-from endpoint.screen import planes
+from endpoint.screen import motion, planes
 from endpoint.screen.layout import (
     BAND,
     FORMAT,
@@ -102,9 +102,7 @@ class Decoder:
     def _draw(self, update: Update, film: Picture | None, still: planes.Bytes | None, pixels: planes.Bytes | None) -> None:
         assert self._picture is not None
         screen = words(self._picture)
-        moved = [screen[copy.y : copy.y + copy.into.height, copy.x : copy.x + copy.into.width].copy() for copy in update.copies]
-        for (_, _, (x, y, w, h)), part in zip(update.copies, moved, strict=True):
-            screen[y : y + h, x : x + w] = part
+        motion.make(screen, update.copies)
         if update.film is not None and film is not None:
             left, top = update.film.region.x, update.film.region.y
             for x, y, w, h in update.film.paints:

@@ -20,7 +20,7 @@ import numpy as np
 import zstandard
 
 from endpoint.screen import motion, planes
-from endpoint.screen.changes import COLOUR, TILE, Grid, compare, grid_of, joined, portion, tightened, touched
+from endpoint.screen.changes import COLOUR, TILE, Grid, compare, drawn_anew, glanced, grid_of, joined, portion, tightened, touched
 from endpoint.screen.classify import Classifier
 from endpoint.screen.layout import (
     BAND,
@@ -171,19 +171,21 @@ class Encoder:
         new, old = words(picture), words(self._reference)
         height, width = new.shape
         look = touched(None if damage is None else [*damage, *self._owed], width, height)
-        drawn, _ = compare(new, old, look)
+        drawn = glanced(new, old, look)
         copies: list[Copy] = []
         moving = drawn & ~self._classifier.trusted
         if np.count_nonzero(moving) >= MOTION_TILES:
             copies = self._move(new, old, moving)
-            if copies:
-                look = drawn | touched([copy.into for copy in copies], width, height)
-                drawn, vague = compare(new, old, look)
-                self._vague = (self._vague & ~look) | vague
+        if copies:
+            look |= touched([copy.into for copy in copies], width, height)
+            drawn, vague = compare(new, old, look)
+            self._vague = (self._vague & ~look) | vague
+        else:
+            drawn |= drawn_anew(new, old, look & ~drawn)
         film, filmed = self._film(picture, new, old, drawn, now)
         still = self._still(new, old, now)
         if film is not None or still is not None:
-            drawn, _ = compare(new, old, drawn & ~filmed)
+            drawn = drawn_anew(new, old, drawn & ~filmed)
         pixels = self._pixels(new, old, drawn)
         self._due = None
         if self._vague.any():
@@ -204,9 +206,7 @@ class Encoder:
         height, width = new.shape
         box = bounding([rect for part in joined(drawn, width, height) if (rect := tightened(part, new, old, COLOUR))])
         copies = motion.moved(new, old, box)
-        parts = [old[copy.y : copy.y + copy.into.height, copy.x : copy.x + copy.into.width].copy() for copy in copies]
-        for (_, _, into), part in zip(copies, parts, strict=True):
-            old[into.y : into.y + into.height, into.x : into.x + into.width] = part
+        motion.make(old, copies)
         return copies
 
     def _film(self, picture: Picture, new: Words, old: Words, drawn: Grid, now: float) -> tuple[Film | None, Grid]:

@@ -12,7 +12,7 @@ Hashes only propose, so they may be cheap: 32 bits, wrapping.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -35,13 +35,17 @@ _VOTES: Final = 4
 _SAMPLE: Final = 4
 """Every so many columns (rows) are looked at to find the rows (columns) of a rectangle."""
 _LINE: Final = 16
+_WIDE: Final = 512
+"""Columns from which on half as many of them say enough about the rows."""
+_LEAST_STRIPE: Final = 8
+"""Rows that are moved at a time; fewer are not worth a step of their own."""
 _BLOCK: Final = 96
 """Rows that are hashed together, so that they stay in the processor's cache."""
 _LARGEST: Final = 1 << 20
 """Windows are not looked for in larger areas."""
 
 _rng = np.random.default_rng(20_011)
-_WEIGHTS: Final = _rng.integers(1, 1 << 32, (_STRIP, 1), np.uint32) | np.uint32(1)
+_WEIGHTS: Final = _rng.integers(1, 1 << 32, _STRIP, np.uint32) | np.uint32(1)
 _MULTIPLIERS: Final = tuple(int(number) | 1 for number in _rng.integers(1 << 20, 1 << 32, 4))
 
 Offset = tuple[int, int]
@@ -74,6 +78,28 @@ def moved(new: Words, old: Words, box: Rect) -> list[Copy]:
             predicted[target] = old[copy.y : copy.y + into.height, copy.x : copy.x + into.width]
         offset, gain = sample.promising(offsets, old)
     return copies
+
+
+def make(screen: Words, copies: Sequence[Copy]) -> None:
+    """Make these copies in a picture, each of the picture as it was."""
+    if len(copies) == 1:
+        _shift(screen, copies[0])
+        return
+    parts = [screen[copy.y : copy.y + copy.into.height, copy.x : copy.x + copy.into.width].copy() for copy in copies]
+    for (_, _, (x, y, w, h)), part in zip(copies, parts, strict=True):
+        screen[y : y + h, x : x + w] = part
+
+
+def _shift(screen: Words, copy: Copy) -> None:
+    """One copy, in stripes that do not overlap their source and are not read after they were written: half the memory's work."""
+    x, y, w, h = copy.into
+    step = abs(y - copy.y)
+    if step < _LEAST_STRIPE:
+        step = h
+    tops = range(0, h, step)
+    for top in tops if y < copy.y else reversed(tops):
+        rows = min(step, h - top)
+        screen[y + top : y + top + rows, x : x + w] = screen[copy.y + top : copy.y + top + rows, copy.x : copy.x + w]
 
 
 class _Sample:
@@ -166,9 +192,7 @@ def _strips(new: Words, old: Words, box: Rect) -> Iterator[Offset]:
 
 
 def _rows(strip: Words) -> Words:
-    columns = np.ascontiguousarray(strip.T)
-    columns *= _WEIGHTS
-    hashes: Words = np.add.reduce(columns, axis=0, dtype=np.uint32)
+    hashes: Words = np.einsum("ij,j->i", strip, _WEIGHTS)
     return hashes
 
 
@@ -279,19 +303,20 @@ def _down(now: Words, before: Words, without: Words) -> NDArray[np.int32]:
 
 
 def _across(now: Words, before: Words, without: Words) -> NDArray[np.int32]:
-    """The same for each row, in a quarter of its columns: runs as long as a line of the processor's cache."""
-    if now.shape[1] >= 4 * _LINE:
-        groups = now.shape[1] // (_SAMPLE * _LINE)
-        now, before, without = (_lines(part, groups) for part in (now, before, without))
+    """The same for each row, in a quarter of its columns: runs as long as a line of the processor's cache. (Wide rows: an eighth, for two.)"""
+    spread = 2 * _SAMPLE if now.shape[1] >= _WIDE else _SAMPLE
+    if now.shape[1] >= _SAMPLE * _LINE:
+        now, before, without = (_lines(part, spread) for part in (now, before, without))
     scores = (now == before).view(np.int8) - (now == without).view(np.int8)
-    scores = scores.reshape(len(scores), -1)
-    sums: NDArray[np.int32] = scores @ np.ones(scores.shape[1], np.int32)
-    return sums
+    sums: NDArray[np.int32] = np.add.reduce(scores.reshape(len(scores), -1), axis=1, dtype=np.int32)
+    return sums * (spread // _SAMPLE)
 
 
-def _lines(part: Words, groups: int) -> Words:
+def _lines(part: Words, spread: int) -> Words:
+    """One line of each `spread` lines of each row."""
     rows, step = part.strides
-    return np.lib.stride_tricks.as_strided(part, (len(part), groups, _LINE), (rows, _SAMPLE * _LINE * step, step), writeable=False)
+    shape, strides = (len(part), part.shape[1] // (spread * _LINE), _LINE), (rows, spread * _LINE * step, step)
+    return np.lib.stride_tricks.as_strided(part, shape, strides, writeable=False)
 
 
 def _best(scores: NDArray[np.int32]) -> tuple[int, int, int]:
