@@ -17,6 +17,7 @@ from manager.api import create_app
 from manager.commands import COMMANDS, config_option, store_option
 from manager.house import furnish
 from manager.nodes import Nodes
+from manager.seal import Seal
 from manager.settings import Settings, load_settings, local_site
 from manager.site.app import create_site
 from manager.site.visit import Site
@@ -46,7 +47,7 @@ async def serve(settings: Settings, *, parent: bool = False, ready: Callable[[in
         visitors = await _listen(stack, settings.web_host, settings.web_port)
         where = settings.site or local_site(settings, addresses(visitors)[0][1])
         nodes = Nodes(identity.name, store, time.time, Path(settings.identity))
-        house = furnish(store, nodes, settings, time.time, where)
+        house = furnish(store, nodes, settings, time.time, where, Seal.in_directory(Path(settings.identity)))
         api = create_app(house)
         site = create_site(Site(house, time.time), api)
         async with trio.open_nursery() as nursery:

@@ -241,14 +241,16 @@ def change(
 
 
 def set_password(db: Connection, number: int, verifier: str, now: float) -> None:
-    """A verifier as `passwords` makes it."""
+    """A verifier as `passwords` makes it. Links that were sent for the account, to whatever address, are void."""
+    db.execute(delete(links).where(links.c.account_id == number))
     db.execute(accounts.update().where(accounts.c.id == number).values(password=verifier, password_at=now))
 
 
 def set_email(db: Connection, number: int, email: str) -> Account:
-    """`email` in normal form. Raises `AccountExists`."""
+    """`email` in normal form. Links that were sent for the account, to the old address too, are void. Raises `AccountExists`."""
     if db.execute(select(accounts.c.id).where(accounts.c.email == email)).first() is not None:
         raise AccountExists
+    db.execute(delete(links).where(links.c.account_id == number))
     db.execute(accounts.update().where(accounts.c.id == number).values(email=email))
     return account_of(db, number)
 

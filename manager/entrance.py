@@ -24,6 +24,7 @@ from manager.errors import (
     AddressNotAllowed,
     Fields,
     MailFailed,
+    RequestMalformed,
     SignInLocked,
     SignInRefused,
     SignUpClosed,
@@ -35,6 +36,7 @@ from manager.links import Link, Purpose
 from manager.mail import Letter, Mail
 from manager.passwords import Hashing, check_password
 from manager.policy import Policy, policy_of
+from manager.seal import Seal
 from manager.settings import Settings
 from manager.store import Store
 from manager.throttle import Rate, Throttle
@@ -56,10 +58,13 @@ class SignedIn:
 class Entrance:
     """Made once. `site`: https://HOST[:PORT], where the pages are. `clock`: seconds since 1970."""
 
-    def __init__(self, store: Store, mail: Mail, hashing: Hashing, settings: Settings, site: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, mail: Mail, hashing: Hashing, seal: Seal, settings: Settings, site: str, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._mail = mail
         self._hashing = hashing
+        self._seal = seal
         self._site = site
         self._host = urlsplit(site).hostname or ""
         self._clock = clock
@@ -95,7 +100,10 @@ class Entrance:
             email = accounts.clean_email(email)
         check.finish()
         subjects = (signin.mail_subject(email), signin.address_subject(address))
-        account, verifier = await self._store.write(_try_sign_in, email, subjects, self._clock())
+        tried = await self._store.write(_try_sign_in, email, subjects, By(None, address), self._clock())
+        if tried is None:
+            raise AddressNotAllowed
+        account, verifier = tried
         right = await self._hashing.verify(verifier, password)
         begun = await self._store.write(_judge_sign_in, account, right, subjects, By(None, address), agent, self._clock())
         return _signed_in(begun)
@@ -104,7 +112,7 @@ class Entrance:
         """The second step, by TOTP or a recovery code. Raises `SignInRefused`, `SignInLocked`, `StepMissing`."""
         caller.at(Stage.FACTOR)
         await self._store.write(_try_code, caller.account.id, self._clock())
-        return _signed_in(await self._store.write(_use_code, caller, code, self._clock()))
+        return _signed_in(await self._store.write(_use_code, caller, code, self._seal, self._clock()))
 
     async def ask_passkey(self, caller: Caller) -> str:
         """JSON for `navigator.credentials.get`, at the second step or to prove oneself again."""
@@ -160,6 +168,15 @@ class Entrance:
         """The address of a sign-up, or a new one, is real: signed in. Raises `LinkWorthless`, `AccountExists`."""
         bits = links.parse_link_untrusted(text)
         return _signed_in(await self._store.write(_confirm, bits, zone, language, address, agent, self._clock()))
+
+    async def rate(self, password: str, email: str = "", name: str = "") -> tuple[int, str | None]:
+        """How guessable a password is, 0 to 4, and what forbids it, if anything. Raises `Throttled`."""
+        problem = None
+        try:
+            check_password(password, email, name)
+        except RequestMalformed as wrong:
+            problem = wrong.detail
+        return await self._hashing.strength(password, email, name), problem
 
     # a forgotten password
 
@@ -227,7 +244,11 @@ def _signed_in(begun: tuple[Hidden, Caller] | None) -> SignedIn:
 # rules
 
 
-def _try_sign_in(db: Connection, email: str, subjects: tuple[bytes, ...], now: float) -> tuple[Account | None, str | None]:
+def _try_sign_in(db: Connection, email: str, subjects: tuple[bytes, ...], by: By, now: float) -> tuple[Account | None, str | None] | None:
+    """None: nobody may sign in from there, which is said before any password is looked at: it must not tell which one is right."""
+    if not policy_of(db).allows(by.address):
+        audit.record(db, by, "sign-in-refused", "nobody", now, "address")
+        return None
     locked = signin.locked_for(db, subjects, now)
     if locked > 0:
         raise SignInLocked(retry_after=locked)
@@ -246,9 +267,6 @@ def _judge_sign_in(
     signin.forgive(db, subjects[:1])
     signin.take_back(db, subjects[1])
     by = By(account.id, by.address)
-    if not account.policy.allows(by.address):
-        audit.record(db, by, "sign-in-refused", f"account {account.id}", now, "address")
-        raise AddressNotAllowed
     cookie, caller = signin.begin(db, account, False, by.address, agent, now)
     assert caller.login is not None
     audit.record(db, by, "sign-in", f"account {account.id}", now, f"password, then {caller.login.stage}")
@@ -263,9 +281,9 @@ def _try_code(db: Connection, account: int, now: float) -> None:
     signin.fail(db, [subject], now)
 
 
-def _use_code(db: Connection, caller: Caller, code: str, now: float) -> tuple[Hidden, Caller] | None:
+def _use_code(db: Connection, caller: Caller, code: str, seal: Seal, now: float) -> tuple[Hidden, Caller] | None:
     try:
-        kind = factors.prove_code(db, caller.account.id, code, now)
+        kind = factors.prove_code(db, caller.account.id, code, seal, now)
     except SignInRefused:
         audit.record(db, caller.by, "sign-in-refused", f"account {caller.account.id}", now, "code")
         return None

@@ -35,6 +35,7 @@ from webauthn.helpers.structs import (
 from manager.accounts import Account, clean_name
 from manager.errors import RequestMalformed, SignInRefused
 from manager.hidden import Hidden
+from manager.seal import Seal
 from manager.store import accounts, logins, passkeys, recovery_codes
 
 ISSUER: Final = "Parley"
@@ -62,10 +63,10 @@ class Passkey:
     used_at: float | None
 
 
-def begin_totp(db: Connection, account: Account, login: int) -> TotpSetup:
-    """A fresh key, kept beside the sign-in until a code proves that an authenticator has it."""
+def begin_totp(db: Connection, account: Account, login: int, seal: Seal) -> TotpSetup:
+    """A fresh key, kept sealed beside the sign-in until a code proves that an authenticator has it."""
     key = Hidden(secrets.token_bytes(TOTP_KEY))
-    db.execute(logins.update().where(logins.c.id == login).values(totp=key))
+    db.execute(logins.update().where(logins.c.id == login).values(totp=seal.seal(key, account.id)))
     text = b32encode(key.reveal()).decode()
     uri = pyotp.TOTP(text).provisioning_uri(name=account.email or account.name, issuer_name=ISSUER)
     image = BytesIO()
@@ -73,13 +74,14 @@ def begin_totp(db: Connection, account: Account, login: int) -> TotpSetup:
     return TotpSetup(text, uri, image.getvalue().decode())
 
 
-def finish_totp(db: Connection, account: Account, login: int, code: str, now: float) -> list[str]:
+def finish_totp(db: Connection, account: Account, login: int, code: str, seal: Seal, now: float) -> list[str]:
     """Keep the key if the code is right: new recovery codes, if it is the first factor. Raises `RequestMalformed` (the code)."""
-    key = db.execute(select(logins.c.totp).where(logins.c.id == login)).scalar_one_or_none()
+    sealed = db.execute(select(logins.c.totp).where(logins.c.id == login)).scalar_one_or_none()
+    key = None if sealed is None else seal.open(sealed, account.id)
     step = None if key is None else _step_of(key, code, 0, now)
     if step is None:
         raise RequestMalformed(fields={"code": "this code is not the one that your authenticator shows now"})
-    db.execute(accounts.update().where(accounts.c.id == account.id).values(totp=key, totp_step=step))
+    db.execute(accounts.update().where(accounts.c.id == account.id).values(totp=sealed, totp_step=step))
     db.execute(logins.update().where(logins.c.id == login).values(totp=None))
     return [] if account.has_factor else new_recovery_codes(db, account.id)
 
@@ -89,10 +91,11 @@ def remove_totp(db: Connection, account: int) -> None:
     _no_codes_without_a_factor(db, account)
 
 
-def prove_code(db: Connection, account: int, code: str, now: float) -> str:
+def prove_code(db: Connection, account: int, code: str, seal: Seal, now: float) -> str:
     """`totp` or `recovery`: which kind of code this was. It is used up. Raises `SignInRefused`."""
     row = db.execute(select(accounts.c.totp, accounts.c.totp_step).where(accounts.c.id == account).with_for_update()).one()
-    step = None if row.totp is None else _step_of(row.totp, code, row.totp_step, now)
+    key = None if row.totp is None else seal.open(row.totp, account)
+    step = None if key is None else _step_of(key, code, row.totp_step, now)
     if step is not None:
         db.execute(accounts.update().where(accounts.c.id == account).values(totp_step=step))
         return "totp"

@@ -18,6 +18,7 @@ from manager.mail import Mail
 from manager.nodes import Nodes
 from manager.own import Own
 from manager.passwords import Hashing
+from manager.seal import Seal
 from manager.settings import Settings
 from manager.store import Store
 
@@ -44,18 +45,20 @@ class House:
             nursery.start_soon(self.desk.run)
 
 
-def furnish(store: Store, nodes: Nodes, settings: Settings, clock: Callable[[], float], site: str | None = None) -> House:
-    """`site`: https://HOST[:PORT] of the pages, if it is not the settings'. Raises `SettingsMalformed`."""
+def furnish(
+    store: Store, nodes: Nodes, settings: Settings, clock: Callable[[], float], site: str | None = None, seal: Seal | None = None
+) -> House:
+    """`site`: https://HOST[:PORT] of the pages, if not the settings'. `seal`: of TOTP keys; None: a fresh one. Raises `SettingsMalformed`."""
     where = site or settings.site
-    mail, hashing = Mail(settings), Hashing()
+    mail, hashing, seal = Mail(settings), Hashing(), seal or Seal()
     desk = Desk(store, nodes, settings, clock)
     return House(
         settings,
         where,
         store,
         clock,
-        Entrance(store, mail, hashing, settings, where, clock),
-        Own(store, desk, mail, hashing, where, clock),
+        Entrance(store, mail, hashing, seal, settings, where, clock),
+        Own(store, desk, mail, hashing, seal, where, clock),
         Diary(store, mail, where, clock),
         Administration(store, desk, mail, where, clock),
         desk,

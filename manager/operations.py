@@ -26,7 +26,6 @@ from manager.house import House
 from manager.keys import ApiKey
 from manager.links import Link
 from manager.meetings import Meeting
-from manager.passwords import check_password, strength
 from manager.policy import Policy
 from manager.reports import SessionReport, as_csv
 from wire.ids import MeetingId, ParticipantId, SessionId
@@ -205,12 +204,7 @@ def _guest(call: Call) -> tuple[MeetingId, Hidden | None, str, float, Proof | No
 )
 async def rate_password(call: Call) -> object:
     body: t.Guess = call.body
-    problem = None
-    try:
-        check_password(body.password, body.email, body.name)
-    except RequestMalformed as wrong:
-        problem = wrong.detail
-    return t.Rating(strength(body.password, body.email, body.name), problem)
+    return t.Rating(*await call.house.entrance.rate(body.password, body.email, body.name))
 
 
 # signing in

@@ -23,6 +23,7 @@ from manager.letters import account_letter
 from manager.links import Purpose
 from manager.mail import Mail
 from manager.passwords import Hashing, check_password
+from manager.seal import Seal
 from manager.store import Store
 
 PROOF_LASTS: Final = 900.0
@@ -50,11 +51,12 @@ class Enrolled:
 class Own:
     """Made once. `site`: https://HOST[:PORT], where the pages are. `clock`: seconds since 1970."""
 
-    def __init__(self, store: Store, desk: Desk, mail: Mail, hashing: Hashing, site: str, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, desk: Desk, mail: Mail, hashing: Hashing, seal: Seal, site: str, clock: Callable[[], float]) -> None:
         self._store = store
         self._desk = desk
         self._mail = mail
         self._hashing = hashing
+        self._seal = seal
         self._site = site
         self._host = urlsplit(site).hostname or ""
         self._clock = clock
@@ -93,7 +95,7 @@ class Own:
         account = caller.account
         verifier = await self._store.write(_try_password, account.id, self._clock())
         right = await self._hashing.verify(verifier, password)
-        if not await self._store.write(_judge_password, caller, right, code, self._clock()):
+        if not await self._store.write(_judge_password, caller, right, code, self._seal, self._clock()):
             raise SignInRefused
 
     # second factors
@@ -105,12 +107,12 @@ class Own:
     async def begin_totp(self, caller: Caller) -> TotpSetup:
         """A key for an authenticator; `finish_totp` keeps it. Raises `ProofNeeded`."""
         login = self._fresh(caller, Stage.COMPLETE, Stage.ENROL)
-        return await self._store.write(factors.begin_totp, caller.account, login.id)
+        return await self._store.write(factors.begin_totp, caller.account, login.id, self._seal)
 
     async def finish_totp(self, caller: Caller, code: str) -> Enrolled:
         """Raises `RequestMalformed` (the code), `ProofNeeded`."""
         self._fresh(caller, Stage.COMPLETE, Stage.ENROL)
-        return self._enrolled(caller, *await self._store.write(_finish_totp, caller, code, self._clock()))
+        return self._enrolled(caller, *await self._store.write(_finish_totp, caller, code, self._seal, self._clock()))
 
     async def begin_passkey(self, caller: Caller) -> str:
         """JSON for `navigator.credentials.create`. Raises `ProofNeeded`."""
@@ -241,7 +243,7 @@ def _try_password(db: Connection, account: int, now: float) -> str | None:
     return accounts.verifier_of(db, account)
 
 
-def _judge_password(db: Connection, caller: Caller, right: bool, code: str, now: float) -> bool:
+def _judge_password(db: Connection, caller: Caller, right: bool, code: str, seal: Seal, now: float) -> bool:
     """The code is looked at only if the password is right, and a fresh passkey stands in for one."""
     account, login = caller.account, caller.login
     if login is None:
@@ -249,7 +251,7 @@ def _judge_password(db: Connection, caller: Caller, right: bool, code: str, now:
     if right and account.has_factor:
         by_passkey = not account.has_totp and not code and now - signin.proved_at(db, login.id) <= PROOF_LASTS
         try:
-            right = by_passkey or bool(factors.prove_code(db, account.id, code, now))
+            right = by_passkey or bool(factors.prove_code(db, account.id, code, seal, now))
         except SignInRefused:
             right = False
     if right:
@@ -271,9 +273,9 @@ def _security(db: Connection, account: int) -> Security:
     return Security(found.has_totp, factors.passkeys_of(db, account), factors.recovery_codes_left(db, account))
 
 
-def _finish_totp(db: Connection, caller: Caller, code: str, now: float) -> tuple[list[str], Hidden, Caller]:
+def _finish_totp(db: Connection, caller: Caller, code: str, seal: Seal, now: float) -> tuple[list[str], Hidden, Caller]:
     assert caller.login is not None
-    codes = factors.finish_totp(db, caller.account, caller.login.id, code, now)
+    codes = factors.finish_totp(db, caller.account, caller.login.id, code, seal, now)
     audit.record(db, caller.by, "factor-added", _subject(caller), now, "totp")
     return codes, *signin.advance(db, caller, True, now)
 

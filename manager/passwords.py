@@ -75,19 +75,24 @@ def verify(verifier: str | None, password: str) -> bool:
 
 
 class Hashing:
-    """`make_verifier` and `verify` in threads. Raises `Throttled` when too many wait already."""
+    """`make_verifier`, `verify` and `strength` in threads. Raises `Throttled` when too many wait already."""
 
     def __init__(self) -> None:
         self._limiter = trio.CapacityLimiter(HASHING)
+        self._meter = trio.CapacityLimiter(1)  # anybody may ask it, and a long word costs it tenths of a second
 
     async def make_verifier(self, password: str) -> str:
-        self._room()
+        self._room(self._limiter)
         return await trio.to_thread.run_sync(make_verifier, password, limiter=self._limiter)
 
     async def verify(self, verifier: str | None, password: str) -> bool:
-        self._room()
+        self._room(self._limiter)
         return await trio.to_thread.run_sync(verify, verifier, password, limiter=self._limiter)
 
-    def _room(self) -> None:
-        if self._limiter.statistics().tasks_waiting >= WAITING:
+    async def strength(self, password: str, *about: str) -> int:
+        self._room(self._meter)
+        return await trio.to_thread.run_sync(strength, password, *about, limiter=self._meter)
+
+    def _room(self, limiter: trio.CapacityLimiter) -> None:
+        if limiter.statistics().tasks_waiting >= WAITING:
             raise Throttled(retry_after=2.0)

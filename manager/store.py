@@ -6,10 +6,10 @@ write that has returned is on the disk. One writer at a time, in order of arriva
 not sleep in SQLite's busy handler); readers run beside it.
 
 What is kept of secrets, and why: of a password its Argon2id verifier; of API keys, sign-ins, one-time links and recovery codes, which are
-drawn at random, the SHA-256 alone, since they are only ever compared; TOTP keys in clear, since codes are computed from them; invitations
-in clear, since their organizer sees them again and they open nothing by themselves; role tokens and session secrets in clear while the session
-runs, since later tickets carry the secret and a relay that connects must be told every token, and erased when it ends (SQLite's write-ahead
-log holds the erased pages until its next checkpoint).
+drawn at random, the SHA-256 alone, since they are only ever compared; TOTP keys sealed (`manager.seal`), since codes are computed from
+them; invitations in clear, since their organizer sees them again and they open nothing by themselves; role tokens and session secrets in
+clear while the session runs, since later tickets carry the secret and a relay that connects must be told every token, and erased when it
+ends (SQLite's write-ahead log holds the erased pages until its next checkpoint).
 """
 
 import fcntl
@@ -102,7 +102,7 @@ accounts = Table(
     Column("active", Boolean, nullable=False),
     Column("password", String(200)),  # an Argon2id verifier; null: none chosen yet
     Column("password_at", Double),
-    Column("totp", HiddenBytes),  # the shared key; null: none
+    Column("totp", HiddenBytes),  # the shared key, sealed; null: none
     Column("totp_step", BigInteger, nullable=False),  # the last time step that was used: a code counts once
     Column("factor_required", Boolean, nullable=False),
     Column("features", String(1000), nullable=False),  # JSON list: what an administrator turned off
@@ -139,7 +139,7 @@ logins = Table(
     Column("used_at", Double, nullable=False),
     Column("proved_at", Double, nullable=False),  # the last time that the person proved who it is
     Column("challenge", HiddenBytes),  # of a passkey's ceremony under way
-    Column("totp", HiddenBytes),  # a TOTP key that is shown, and not proved yet
+    Column("totp", HiddenBytes),  # a TOTP key that is shown, and not proved yet; sealed
 )
 
 passkeys = Table(

@@ -351,8 +351,11 @@ async def test_R7_addresses_that_are_not_allowed(store: Store) -> None:
                 await v.sign_in("ann@example.org", address=address)
         with pytest.raises(AddressNotAllowed):
             await v.house.entrance.caller_of_cookie(inside.cookie, HERE)
-        with pytest.raises(SignInRefused):  # a wrong password learns nothing of it
-            await v.sign_in("ann@example.org", "wrong horse 1")
+        for email, password in (("ann@example.org", "wrong horse 1"), ("nobody@example.org", PASSWORD)):
+            with pytest.raises(AddressNotAllowed):  # the same as with the right password: it would tell which one that is
+                await v.sign_in(email, password)
+        refused = [record for record in store.read_now(audit.records) if record.act == "sign-in-refused"]
+        assert [(record.detail, record.address) for record in refused[:2]] == [("address", HERE), ("address", HERE)]
 
 
 async def test_what_changes_an_account_needs_a_fresh_proof(store: Store) -> None:
