@@ -18,9 +18,10 @@ from msgspec import Meta
 
 from endpoint.chair import Chair
 from endpoint.cli.keys import MAX_LINE
-from endpoint.cli.room import Room
+from endpoint.cli.room import NobodyOfThatName, Room
 from endpoint.errors import EndpointError, NotAllowed
 from endpoint.messages import Verb
+from endpoint.present import OnAir, Presenter
 from endpoint.screen.picture import ScreenError
 from endpoint.text import clean_line
 from endpoint.words import new_password
@@ -38,6 +39,11 @@ class UnknownCommand(EndpointError):
 class NothingShared(EndpointError):
     name: ClassVar[str] = "nothing-shared"
     sentence: ClassVar[str] = "This side shares nothing; start with --share to have something to show."
+
+
+class NothingSaid(EndpointError):
+    name: ClassVar[str] = "nothing-said"
+    sentence: ClassVar[str] = "Write the text behind the name: /whisper NAME TEXT."
 
 
 class MalformedOrder(EndpointError):
@@ -72,47 +78,64 @@ class Command:
     who: Who | None = None
 
 
-def _pause(room: Room, order: Order) -> None:
+def _presenter(room: Room) -> Presenter:
     if room.presenter is None:
         raise NothingShared
-    room.presenter.pause()
+    return room.presenter
 
 
-def _resume(room: Room, order: Order) -> None:
-    if room.presenter is None:
-        raise NothingShared
-    room.presenter.resume()
+def _pause(room: Room, order: Order) -> str:
+    presenter = _presenter(room)
+    if presenter.on_air is OnAir.OFF:
+        raise NothingShared("Your screen is not being shared.")
+    presenter.pause()
+    return "Paused: nothing of your screen is sent; viewers keep the last picture."
 
 
-def _share(room: Room, order: Order) -> None:
-    if room.presenter is None:
-        raise NothingShared
-    room.presenter.start()
+def _resume(room: Room, order: Order) -> str:
+    presenter = _presenter(room)
+    if presenter.on_air is OnAir.OFF:
+        raise NothingShared("Your screen is not being shared.")
+    presenter.resume()
+    return "Your screen is sent."
 
 
-def _unshare(room: Room, order: Order) -> None:
-    if room.presenter is None:
-        raise NothingShared
-    room.presenter.stop()
+def _share(room: Room, order: Order) -> str:
+    _presenter(room).start()
+    if room.session.state.presenter == room.session.me:
+        return "Your screen is shared."
+    how = "/present" if room.hosting else "/ask present"
+    return f"Your screen is shared as soon as you present: {how}."
 
 
-def _lend(room: Room, order: Order) -> None:
+def _unshare(room: Room, order: Order) -> str:
+    _presenter(room).stop()
+    return "Your screen is not shared; /share begins again."
+
+
+def _lend(room: Room, order: Order) -> str:
     if room.lender is None:
         raise NothingShared("Only a desktop's mouse and keyboard can be lent.")
-    room.session.lend(room.find(order.name))
+    who = room.find(order.name)
+    room.session.lend(who)
+    return f"Mouse and keyboard go to {room.call(who)} as soon as the log says so; /take, or the key Pause, takes them back."
 
 
-def _take(room: Room, order: Order) -> None:
-    if room.lender is not None:
-        room.lender.take_back()
+def _take(room: Room, order: Order) -> str:
+    if room.lender is None or not room.session.state.control:
+        raise NothingShared("Nobody has your mouse and keyboard.")
+    room.lender.take_back()
+    return "Mouse and keyboard are yours alone."
 
 
-def _view(room: Room, order: Order) -> None:
-    if room.view is not None:
-        try:
-            room.view()
-        except ScreenError as error:
-            raise NothingShared(error.sentence) from None
+def _view(room: Room, order: Order) -> str:
+    try:
+        if room.view is None:
+            raise ScreenError("no-display", "There is no display here for a window.")
+        room.view()
+    except ScreenError as error:
+        raise NothingShared(error.sentence) from None
+    return "The window shows the screen as soon as somebody else presents."
 
 
 def _present(room: Room, order: Order) -> str | None:
@@ -120,9 +143,11 @@ def _present(room: Room, order: Order) -> str | None:
     who = room.find(order.name) if order.name else session.me
     if room.hosting:
         session.act(lambda chair, now: chair.appoint(who, now))
-        return f"{room.call(who)} presents now."
+        return "You present now." if who == session.me else f"{room.call(who)} presents now."
     if session.state.presenter == session.me:
         session.ask(Verb.PRESENT, who)
+        if who == session.me:
+            return "You present already."
         return f"The organizer's program is asked to let {room.call(who)} present."
     if who != session.me:
         raise NotAllowed("The organizer appoints, and the presenter passes it on; /ask-present asks for yourself.")
@@ -179,6 +204,8 @@ def _knock(room: Room, order: Order) -> str:
 def _let_in(room: Room, order: Order) -> str:
     if order.name.casefold() in ("all", "everyone"):
         who = [person.participant for person in room.waiting()]
+        if not who:
+            raise NobodyOfThatName("Nobody waits.")
     else:
         who = [room.find(order.name, waiting=True)]
 
@@ -252,9 +279,15 @@ async def _take_over(room: Room, order: Order) -> str:
 
 async def _whisper(room: Room, order: Order) -> None:
     name, text = order.name, order.text
+    if not text:  # typed: a whole name of several words goes before the first word
+        typed = f"{order.name} ".casefold()
+        whole = [person.name for person in room.people() if typed.startswith(f"{person.name} ".casefold())]
+        name = max(whole, key=len, default=order.name.partition(" ")[0])
+        text = order.name[len(name) :].strip()
+    who = room.find(name)
     if not text:
-        name, _, text = order.name.partition(" ")
-    await room.session.whisper(room.find(name), text)
+        raise NothingSaid
+    await room.session.whisper(who, text)
 
 
 def _asked(verb: Verb, what: str) -> Callable[[Room, Order], str]:

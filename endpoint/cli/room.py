@@ -201,6 +201,8 @@ class Room:
         else:
             found = [person for person in people if wanted in (person.name.casefold(), str(person.number))]
             found = found or [person for person in people if wanted and person.name.casefold().startswith(wanted)]
+        if not found and not wanted:
+            raise NobodyOfThatName("Write whose name is meant behind it, or the number from the list.")
         if not found:
             raise NobodyOfThatName("Nobody of that name waits." if waiting else "")
         if len(found) > 1:

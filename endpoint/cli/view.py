@@ -223,6 +223,9 @@ def sentence(event: events.Event, room: Room) -> Text | None:
         case events.Knocked():
             number = room.number(event.participant)
             return Text.assemble(name(event.name), (f" knocks: /let in {number}, or /turn away {number}.", _TROUBLE))
+        case events.PresenterChanged() if event.participant == room.session.me:
+            begin = ": /share begins to show your screen." if room.presenter is not None and not room.presenter.started else "."
+            return Text(f"You present{begin}", style=_TROUBLE)
         case events.PresenterChanged():
             return Text.assemble(name(event.name), (" presents.", _FACT)) if event.name else Text("Nobody presents.", style=_FACT)
         case events.ChatRightChanged():

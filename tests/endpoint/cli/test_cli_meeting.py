@@ -105,6 +105,8 @@ async def test_G20_guests_by_id_and_by_link_chat_and_see_the_same_pixels(tmp_pat
 
         # another one presents: the organizer sees it like everyone else
         await up.tell("present", name="Cleo")
+        await cleo.event("presenter", name="Cleo")
+        await cleo.tell("share")
         await cleo.event("on-air", state="on air")
         await up.until(lambda: up.all("on-air")[-1]["state"] == "off")
         plain = np.full((720, 1280, 3), (10, 120, 200), np.uint8)

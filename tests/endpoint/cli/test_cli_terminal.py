@@ -80,7 +80,7 @@ async def test_a_meeting_at_two_terminals(tmp_path: Path) -> None:
     Image.new("RGB", (64, 36), (10, 120, 200)).save(slides / "1.png")
     async with place(tmp_path) as here:
         up, theirs = await sit_down(here, "up", "--title", "[b]Weekly[/b]", "--name", "Olga", "--share", str(slides))
-        await up.until(" ● ON AIR ", "via mcs-", "here (1)  Olga (you, organizer, presents)", "operator-proof")
+        await up.until(" ● ON AIR ", "via mcs-", "here (1)    1 Olga  you, organizer, presents", "operator-proof")
         link = re.search(r"https://\S+", up.text)
         number = re.search(r"\d{3}-\d{3}-\d{3}  \[b\]Weekly\[/b\]", up.text)
         assert link
@@ -98,7 +98,7 @@ async def test_a_meeting_at_two_terminals(tmp_path: Path) -> None:
         ana, ana_theirs = await sit_down(here, "join", "--name", "Ana", "--picture", "ana.png")
         await ana.until("Password, or the whole link")
         await ana.type(link[0] + "\r")
-        await ana.until(" ● LIVE ", "Olga (organizer, presents), Ana (you)", "type to chat", "ana.png")
+        await ana.until(" ● LIVE ", "1 Olga  organizer, presents", "2 Ana  you", "type to chat", "ana.png")
         assert link[0] not in ana.text
         await ana.type("hallo [red]wörld[/red]\x7f\x7f!\r")
         await up.until("Ana: hallo [red]wörld[/re!")

@@ -11,8 +11,10 @@ from rich.console import Console, RenderableType
 
 from endpoint import events
 from endpoint.cli import view
+from endpoint.cli.commands import Order, obey
 from endpoint.cli.room import NameAmbiguous, NobodyOfThatName, Room
 from endpoint.cli.view import View
+from endpoint.errors import EndpointError
 from endpoint.guest import Guest
 from endpoint.invitation import Invitation, invitation_for
 from endpoint.present import OnAir
@@ -110,13 +112,47 @@ async def test_equal_names_are_told_apart_and_found(meeting: hall.Room) -> None:
         room.find("an")
 
 
+@pytest.mark.parametrize(
+    ("do", "name", "text", "said"),
+    [
+        ("present", "Olga", "", "You present now."),
+        ("present", "Ana Maria", "", "Ana Maria presents now."),
+        ("whisper", "Ana Maria see you at ten", "", ""),
+        ("whisper", "5", "see you at ten", ""),
+        ("whisper", "Ana Maria", "", "nothing-said"),
+        ("whisper", "", "", "nobody-of-that-name"),
+        ("mute", "", "", "Write whose name is meant"),
+        ("let-in", "all", "", "Nobody waits."),
+        ("take", "", "", "Nobody has your mouse and keyboard."),
+        ("pause", "", "", "nothing-shared"),
+        ("share", "", "", "nothing-shared"),
+        ("view", "", "", "There is no display here"),
+    ],
+    ids=lambda value: value.replace(" ", "-") or "none",
+)
+async def test_an_order_is_answered_by_what_is_true(meeting: hall.Room, do: str, name: str, text: str, said: str) -> None:
+    meeting.admitted(5, "Ana Maria")
+    room, heard = a_room(meeting), list[events.Event]()
+    room.session.listen(heard.append)
+    for person in room.people():
+        room.number(person.participant)
+    try:
+        answer = await obey(room, Order(do, text, name)) or ""
+    except EndpointError as error:
+        answer = f"{error.name}: {error}"
+    assert said in answer
+    whispers = [(event.to, event.text) for event in heard if isinstance(event, events.WhisperReceived)]
+    assert whispers == ([("Ana Maria", "see you at ten")] if do == "whisper" and not said else [])
+
+
 async def test_every_event_has_its_words(meeting: hall.Room) -> None:
     room, who = a_room(meeting), meeting.organizer.me
     expected: list[tuple[events.Event, str]] = [
         (events.MemberJoined(who, "Ana"), "Ana is here."),
         (events.MemberLeft(who, "Ana"), "Ana has left."),
         (events.MemberLeft(who, "Ana", dismissed=True), "Ana was removed."),
-        (events.PresenterChanged(who, "Ana"), "Ana presents."),
+        (events.PresenterChanged(ParticipantId(3), "Ana"), "Ana presents."),
+        (events.PresenterChanged(who, "Olga"), "You present."),
         (events.PresenterChanged(ParticipantId(0), ""), "Nobody presents."),
         (events.ChatRightChanged(who, allowed=False), "Olga may not chat any more."),
         (events.Wish(who, "Ana", "ask-present"), "Ana asks to present: /present 1."),
