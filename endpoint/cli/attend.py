@@ -78,6 +78,7 @@ async def attend(
                 session.act(lambda organizer, now: organizer.appoint(session.me, now))
             nursery.start_soon(_finish_when_wanted, room)
             await _hear(room, face)
+            await panes.farewell()
             nursery.cancel_scope.cancel()
 
 

@@ -5,8 +5,9 @@ stands as long as this side shares or has paused. Both only show and ask: what i
 ends a meeting; what fails is said once.
 """
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ from wire.ids import EVERYONE
 
 EVERY: Final = 0.25
 """Seconds between two looks at what has no event of its own."""
+FAREWELL: Final = 3.0
+"""Seconds for which the viewer says that the meeting has ended, unless its person closes it."""
 NO_WINDOW: Final = "There is no display here (DISPLAY is not set), so the screen is shown in no window; it is kept fresh in {}."
 CLOSED: Final = "The window is closed; /view opens it again. The meeting goes on."
 
@@ -76,6 +79,13 @@ class Panes:
         finally:
             if self._viewer is not None:
                 self._viewer.close()
+
+    async def farewell(self) -> None:
+        """The viewer says that the meeting has ended, for a moment."""
+        if self._viewer is not None and self._viewer.open and self._room.session.state.ended:
+            self._viewer.caption(self._caption())
+            with trio.move_on_after(FAREWELL):
+                await self._viewer.closed.wait()
 
     def _heard(self, event: Event) -> None:
         if self._viewer is not None and self._viewer.open:
@@ -164,7 +174,9 @@ class Panes:
             self._behind_since = None
         elif self._behind_since is None:
             self._behind_since = now
-        behind = "" if self._behind_since is None else f"pictures {now - self._behind_since:.1f} s behind"
+        waiting = 0.0 if self._behind_since is None else now - self._behind_since
+        others = session.member.chair.rtt if session.member.organizes else {}
+        behind = picture_age(waiting, session.rtt, [rtt for member, rtt in others.items() if member not in session.member.away])
         holder = self.lender.holder if self.lender else EVERYONE
         dropped = sum(self.lender.dropped.values()) if self.lender else 0
         return Light(
@@ -192,6 +204,17 @@ class Panes:
                     self.lender.take_back()
         except EndpointError as error:
             self._say(str(error))
+
+
+def picture_age(waiting: float, own: float | None, others: Sequence[float]) -> str:
+    """How old the slowest attendee's picture is, in words: what waits here, then half a round trip to our relay and half the longest one from a
+    relay to a member, as it says itself. Seconds. Only an organizer hears of the others': without any the way to our relay alone is known."""
+    if own is None:
+        return "not connected"
+    age = waiting + own / 2 + max(others, default=0.0) / 2
+    steps = math.ceil(10 * age)  # coarse: a light that is captured itself must not change all the time
+    how = f"{'<' if steps <= 1 else ''}{max(steps, 1) / 10:.1f} s"
+    return f"slowest picture {how} old" if others else f"pictures leave {how} late"
 
 
 def whole(shape: tuple[int, ...]) -> list[Rect]:

@@ -38,6 +38,7 @@ class Pane:
 
     def __init__(self, module: str, display: str | None = None) -> None:
         self.open = False
+        self.closed = trio.Event()  # another one for each window
         self._module = module
         self._display = display
         self._memory: int | None = None  # a descriptor that the child inherits
@@ -45,7 +46,7 @@ class Pane:
         self._news = trio.Event()
 
     def heard(self, line: dict[str, Any]) -> None:
-        """Something that the person did there."""
+        """Something that the person did there. What it says is taken as a stranger's: what cannot be read raises ValueError or KeyError."""
 
     def say(self, **facts: Any) -> None:
         self._facts |= facts
@@ -62,7 +63,7 @@ class Pane:
             trio.lowlevel.open_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, pass_fds=fds, process_group=0
         )
         process = await start(stderr=subprocess.DEVNULL)
-        self.open = True
+        self.open, self.closed = True, trio.Event()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, process)
@@ -70,6 +71,7 @@ class Pane:
                 nursery.cancel_scope.cancel()
         finally:
             self.open = False
+            self.closed.set()
             with trio.CancelScope(shield=True):
                 if process.stdin is not None:
                     await process.stdin.aclose()
@@ -99,7 +101,11 @@ class Pane:
             if len(held) > _MAX_LINE:
                 return
             for line in lines:
-                self.heard(json.loads(line))
+                try:
+                    self.heard(msgspec.json.decode(line, type=dict[str, Any]))
+                except (ValueError, KeyError, RecursionError) as error:  # msgspec's errors are ValueErrors
+                    log.warning("window-incomprehensible", window=self._module, why=type(error).__name__)
+                    return
 
 
 class WindowViewer(Pane):
@@ -121,7 +127,13 @@ class WindowViewer(Pane):
         self._shape: Shape | None = None
         self._size = (0, 0)
         self._rects: list[Rect] = []
-        self.say(folder=str(folder))
+        self._folder = folder
+
+    async def run(self) -> None:
+        """See `Pane.run`. A window that is opened again knows nothing of the one before."""
+        self._shape = None
+        self.say(folder=str(self._folder))
+        await super().run()
 
     def close(self) -> None:
         if self._memory is not None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import trio
 
+from endpoint.cli.panes import picture_age
 from endpoint.hands import Button, InputEvent, Key, Move, Text
 from endpoint.screen.pane import Light, LightPane, WindowViewer
 from endpoint.screen.picture import Rect, blank
@@ -88,3 +89,31 @@ async def test_G09_the_light_says_and_asks(display: str) -> None:
         pane.show(Light("paused", "desktop :0", 3, "", ""))
         await eventually(lambda: colour() == (60, 178, 236))
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "line", ["nonsense", "[]", "3", '{"touch": [99]}', '{"touch": 1}', '{"touch": [5, ""]}', "[" * 60_000, "x" * 70_000], ids=range(8)
+)
+async def test_a_window_that_says_what_nobody_understands_is_closed_and_ends_nothing_else(line: str, tmp_path: Path) -> None:
+    program = tmp_path / "babbler.py"
+    program.write_text(f"import sys\nprint({line!r}, flush=True)\nsys.stdin.read()\n")
+    viewer = WindowViewer(tmp_path)
+    viewer._module = "babbler"
+    with trio.fail_after(PATIENCE), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        await viewer.run()
+    assert viewer.closed.is_set()
+    viewer.close()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "own", "others", "said"),
+    [
+        (0.0, None, [], "not connected"),
+        (0.0, 0.02, [], "pictures leave <0.1 s late"),
+        (0.0, 0.02, [0.01, 0.4], "slowest picture 0.3 s old"),
+        (1.5, 0.2, [0.2], "slowest picture 1.7 s old"),
+    ],
+)
+def test_the_light_says_how_old_the_slowest_picture_is(waiting: float, own: float | None, others: list[float], said: str) -> None:
+    assert picture_age(waiting, own, others) == said
