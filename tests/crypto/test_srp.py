@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto.errors import BadLength, BadProof, BadPublicValue, BadTag, CounterReused
+from crypto.powers import OpenSsl, by_gmp, power
 from crypto.schedule import transcript_hash
-from crypto.srp import FixedBase, Guest, Host, Verifier, make_verifier, normal_password, power
+from crypto.srp import FixedBase, Guest, Host, Verifier, make_verifier, normal_password
 from crypto.suite import SRP_N
 
 SESSION = 0x1122334455667788
@@ -215,9 +216,12 @@ def test_any_secret_agrees_with_itself(session: int, secret: bytes, password: st
 
 
 @settings(max_examples=30)
-@given(st.integers(-(2**3080), 2**3080), st.integers(1, 2**520))
-def test_powers_are_pythons(base: int, exponent: int) -> None:
-    assert power(base, exponent, SRP_N) == pow(base, exponent, SRP_N)
+@given(st.integers(-(2**3080), 2**3080), st.integers(1, 2**520), st.sampled_from((SRP_N, 2**127 - 1, 7)))
+def test_powers_are_pythons(base: int, exponent: int, modulus: int) -> None:
+    expected = pow(base, exponent, modulus)
+    assert power(base, exponent, modulus) == expected
+    assert OpenSsl().power(base % modulus, exponent, modulus) == expected
+    assert by_gmp(base % modulus, exponent, modulus) == expected
 
 
 def test_a_power_frees_the_gil_and_leaves_the_callers_context_alone() -> None:
@@ -229,7 +233,7 @@ def test_a_power_frees_the_gil_and_leaves_the_callers_context_alone() -> None:
 
     before = gmpy2.get_context().allow_release_gil
     with mock.patch.object(gmpy2, "powmod_sec", spy):
-        power(2, 3, 7)
+        by_gmp(2, 3, 7)
     assert seen == [True]
     assert gmpy2.get_context().allow_release_gil == before
 
