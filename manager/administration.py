@@ -20,6 +20,7 @@ from manager.hidden import Hidden
 from manager.letters import account_letter
 from manager.links import Link, Purpose
 from manager.mail import Mail
+from manager.nodes import NodeHealth
 from manager.policy import Policy
 from manager.reports import SessionReport
 from manager.store import Store
@@ -147,7 +148,7 @@ class Administration:
         caller.require(Scope.ADMIN_READ, internal=True)
         return await self._store.read(_audit_state)
 
-    def nodes(self, caller: Caller) -> list[Any]:
+    def nodes(self, caller: Caller) -> list[NodeHealth]:
         """The overlay's nodes with their health."""
         caller.require(Scope.ADMIN_READ, internal=True)
         return self._desk.nodes()

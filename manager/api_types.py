@@ -433,9 +433,16 @@ class AuditVerified(Gives, frozen=True):
 
 
 class NodeShown(Gives, frozen=True):
+    """`state`: connected, draining, silent (it does not acknowledge) or away. `heard_at`: when it last said how busy it is."""
+
     node: str
+    state: str
     links: int
+    sessions: int
     addresses: list[tuple[str, int]]
+    linked_at: float | None
+    heard_at: float | None
+    certificate_ends_at: float | None
 
 
 class NodeList(Gives, frozen=True):

@@ -24,7 +24,7 @@ from manager.challenge import Challenges, Proof
 from manager.errors import MeetingEnded, MeetingKeyMissing, MeetingUnavailable, NoRelay, NotOpenYet, StoreUnavailable, Throttled
 from manager.hidden import Hidden
 from manager.meetings import Meeting, Standing
-from manager.nodes import Nodes
+from manager.nodes import NodeHealth, Nodes
 from manager.placement import place
 from manager.settings import Settings
 from manager.store import Store
@@ -54,15 +54,6 @@ class Admission:
     ticket: tickets.Ticket
     relays: list[NodeInfo]
     cluster: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeHealth:
-    """A relay that is linked. `links`: people and nodes attached to it."""
-
-    node: str
-    links: int
-    addresses: list[tuple[str, int]]
 
 
 class Desk:
@@ -181,10 +172,8 @@ class Desk:
             self._nodes.announce(tickets.ended_facts(session))
 
     def nodes(self) -> list[NodeHealth]:
-        """The relays that are linked now, by name."""
-        loads = {load.node: load for load in self._nodes.loads()}
-        infos = self._nodes.infos(sorted(loads))
-        return [NodeHealth(info.node, loads[info.node].links, [(host, port) for host, port in info.addresses]) for info in infos]
+        """The overlay's relays, by name."""
+        return self._nodes.health()
 
     async def healthy(self) -> None:
         """Raises `StoreUnavailable`."""

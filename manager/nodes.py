@@ -20,6 +20,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +59,33 @@ UNREAD: Final = 256
 log = structlog.get_logger()
 
 
+class NodeState(StrEnum):
+    """Of a member, as this manager sees it."""
+
+    CONNECTED = "connected"
+    DRAINING = "draining"
+    """It is being emptied: no session begins there."""
+    SILENT = "silent"
+    """Its link is up, and it does not acknowledge."""
+    AWAY = "away"
+    """Without a link for some seconds; then it is no member any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """One member. `links`: people and nodes attached to it. Times in seconds since 1970: since when it is linked, when it last said how busy it
+    is, when its certificate ends; None where that is not known."""
+
+    node: str
+    state: NodeState
+    links: int
+    sessions: int
+    addresses: list[tuple[str, int]]
+    linked_at: float | None = None
+    heard_at: float | None = None
+    certificate_ends_at: float | None = None
+
+
 class Receipt:
     """Who has acknowledged one telling, who may still."""
 
@@ -88,6 +117,10 @@ class NodeLink:
         self.connection = Connection(stream, Side.CALLEE, self)
         self.remote_address = stream.remote_address
         self.serial = serial_of(stream)
+        certificate = stream.tls.get_peer_certificate(as_cryptography=True)
+        self.certificate_ends_at = None if certificate is None else certificate.not_valid_after_utc.timestamp()
+        self.linked_at: float | None = None
+        self.heard_at: float | None = None
         self.greeted = trio.Event()
         self.load = NodeLoad(peer.node)
         self.placed = 0  # tickets since the last load
@@ -114,6 +147,7 @@ class NodeLink:
                 self.load = NodeLoad(self.peer.node, item.links, item.sessions)
                 self.draining = item.draining
                 self.placed = 0
+                self.heard_at = self._nodes.now
             case FactsAck():
                 _, receipt = self._unacked.pop(item.serial, (0.0, None))
                 if receipt is not None:
@@ -219,6 +253,7 @@ class Nodes:
             log.warning("node-twice", node=node, remote_address=link.remote_address, former=former.remote_address)
             former.connection.close(CloseReason.TOO_MANY_LINKS, "a newer link of this node has taken its place")
         self._live[node] = link
+        link.linked_at = self.now
         self._gone.pop(node, None)
         changed = self._members.get(node) != info
         self._members[node] = info
@@ -253,6 +288,22 @@ class Nodes:
         answering = [link for link in self._live.values() if not link.deaf] or list(self._live.values())
         live = [link for link in answering if not link.draining] or answering
         return [NodeLoad(link.load.node, link.load.links + link.placed, link.load.sessions) for link in live]
+
+    @property
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self._clock()
+
+    def health(self) -> list[NodeHealth]:
+        """All members, by name."""
+        return [self._health(node, self._live.get(node)) for node in sorted(self._members)]
+
+    def _health(self, node: str, link: NodeLink | None) -> NodeHealth:
+        where = [(host, port) for host, port in self._members[node].addresses]
+        if link is None:
+            return NodeHealth(node, NodeState.AWAY, 0, 0, where)
+        state = NodeState.SILENT if link.deaf else NodeState.DRAINING if link.draining else NodeState.CONNECTED
+        return NodeHealth(node, state, link.load.links, link.load.sessions, where, link.linked_at, link.heard_at, link.certificate_ends_at)
 
     def placed(self, node: str) -> None:
         """A ticket sends its holder there."""

@@ -26,6 +26,7 @@ from manager.house import House
 from manager.keys import ApiKey
 from manager.links import Link
 from manager.meetings import Meeting
+from manager.nodes import NodeHealth
 from manager.policy import Policy
 from manager.reports import SessionReport, as_csv
 from wire.ids import MeetingId, ParticipantId, SessionId
@@ -665,9 +666,9 @@ async def verify_audit(call: Call) -> object:
     return t.AuditVerified(state.records, state.head)
 
 
-@operation("GET", "/admin/nodes", "The relays that are linked now.", gives=t.NodeList, scope=SEE)
+@operation("GET", "/admin/nodes", "The overlay's relays, with their health.", gives=t.NodeList, scope=SEE)
 async def list_nodes(call: Call) -> object:
-    return t.NodeList([t.NodeShown(node.node, node.links, node.addresses) for node in call.house.administration.nodes(call.caller)])
+    return t.NodeList([_node(node) for node in call.house.administration.nodes(call.caller)])
 
 
 # how things are said
@@ -742,6 +743,12 @@ def _invitation(link: Link) -> t.InvitationShown:
 def _report(made: SessionReport, now: float) -> t.SessionShown:
     return t.SessionShown(
         made.meeting, made.title, made.organizer, made.organizer_name, made.opened_at, made.ended_at, made.minutes(now), made.attendees
+    )
+
+
+def _node(node: NodeHealth) -> t.NodeShown:
+    return t.NodeShown(
+        node.node, node.state.value, node.links, node.sessions, node.addresses, node.linked_at, node.heard_at, node.certificate_ends_at
     )
 
 

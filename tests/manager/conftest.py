@@ -1,5 +1,6 @@
 """A real manager in this process, over real TLS, with relays that speak `wire.control` through `net`."""
 
+import shutil
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -12,8 +13,9 @@ import httpx
 import pytest
 import structlog
 import trio
+from argon2 import PasswordHasher
 
-from manager import desk, keys
+from manager import desk, keys, passwords
 from manager.__main__ import serve
 from manager.accounts import Account
 from manager.api import create_app
@@ -41,11 +43,28 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def cheap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes of the same kind that cost nothing, but where their cost is looked at. Managers in processes of their own have the real ones."""
+    if "slow" not in request.node.name:
+        hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+        monkeypatch.setattr(passwords, "_HASHER", hasher)
+        monkeypatch.setattr(passwords, "DUMMY", hasher.hash("nobody"))
+
+
+@pytest.fixture(scope="session")
+def newest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the newest tables, to be copied: making them takes ten times as long."""
+    path = tmp_path_factory.mktemp("newest") / "manager.db"
+    Store(str(path)).close()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def location(request: pytest.FixtureRequest, tmp_path: Path, newest: Path) -> str:
     """Of a fresh store, on either database."""
     if request.param == "sqlite":
-        return str(tmp_path / "manager.db")
+        return str(shutil.copy(newest, tmp_path / "manager.db"))
     server: Postgres = request.getfixturevalue("postgres")
     return server.fresh()
 
@@ -58,8 +77,8 @@ def store(location: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def sqlite_store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(str(tmp_path / "manager.db"))
+def sqlite_store(tmp_path: Path, newest: Path) -> Iterator[Store]:
+    store = Store(str(shutil.copy(newest, tmp_path / "manager.db")))
     yield store
     store.close()
 

@@ -17,11 +17,12 @@ PASSPHRASE = b"a passphrase of the tests"
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup, "MEMORY", 8)
+    monkeypatch.setattr(backup, "ROWS", 50)
 
 
 def fill(store: Store, organizer: Account) -> None:
     def rows(db: Connection) -> None:
-        for at in range(1200):  # more than one chunk
+        for at in range(120):  # more than one chunk
             meetings.schedule(db, organizer, f"canary {at}", bytes(32), 1.0)
         for at in range(10):
             audit.record(db, audit.By(organizer.id, "192.0.2.1"), "act", f"canary {at}", 1.0)

@@ -5,7 +5,6 @@ from typing import Any
 import pyotp
 import pytest
 import trio
-from argon2 import PasswordHasher
 from sqlalchemy import event
 
 from manager import accounts, audit, entrance, passwords, signin
@@ -28,15 +27,6 @@ from manager.store import Store
 from tests.manager.people import HERE, PASSWORD, Village, village
 
 INTERNAL = AccountRole.INTERNAL_ADMIN
-
-
-@pytest.fixture(autouse=True)
-def cheap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashes of the same kind that cost nothing, but where their cost is looked at."""
-    if "slow" not in request.node.name:
-        hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-        monkeypatch.setattr(passwords, "_HASHER", hasher)
-        monkeypatch.setattr(passwords, "DUMMY", hasher.hash("nobody"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The link to relays: who is let in, what relays are told, what is kept of what they say."""
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 import trio
 import trio.testing
 
-from manager import nodes, tickets
+from manager import links, nodes, tickets
+from manager.accounts import AccountRole
+from manager.store import Store
 from net.connection import Connection
 from net.dial import dial
 from net.pki import revoke
@@ -17,6 +20,7 @@ from net.tls import client_context
 from tests.manager.support import FakeRelay, Manage, Pki, Running, hello_of
 from wire.control import Control, Crl, Facts, FactsAck, Load, Membership, NodeHello, NodeWelcome, encode_control
 from wire.errors import CloseReason
+from wire.ids import SessionId
 from wire.link import Side
 
 
@@ -64,6 +68,39 @@ async def test_a_relay_that_stays_away_is_no_member(manage: Manage, monkeypatch:
         second.connection.close(CloseReason.LOST)
         await first.until(lambda r: names(r.memberships[-1]) == ["relay-1"])
         assert first.memberships[-1].epoch > first.memberships[-2].epoch
+
+
+async def test_administrators_see_how_every_relay_is(manage: Manage, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with manage() as manager:
+        store = Store(manager.settings.store)
+        bits = store.write_now(links.make_link, links.Purpose.INVITE, "ann@example.org", time.time(), role=AccountRole.INTERNAL_ADMIN)
+        store.close()
+        taken = {"link": links.link_text(bits), "name": "Ann", "password": "correct horse 7"}
+        token = (await manager.http.post("/links/accept", json=taken)).json()["token"]
+
+        async def seen() -> dict[str, Any]:
+            answer = await manager.http.get("/admin/nodes", headers={"authorization": f"Bearer {token}"})
+            return {node["node"]: node for node in answer.json()["nodes"]}
+
+        first, second, third = [await manager.relay(name) for name in ("relay-1", "relay-2", "relay-3")]
+        for relay, load in ((first, Load(7, 2)), (second, Load(1, 1, True))):
+            relay.connection.send(load)
+            relay.connection.send(Facts(9, SessionId(1)))  # acknowledged when what was said before it has been read
+            await relay.until(lambda r: any(isinstance(message, FactsAck) for message in r.said))
+        third.connection.close(CloseReason.LOST)
+        await third.until(lambda r: r.ended)
+        found = await seen()
+        assert {name: node["state"] for name, node in found.items()} == {"relay-1": "connected", "relay-2": "draining", "relay-3": "away"}
+        one = found["relay-1"]
+        assert (one["links"], one["sessions"], one["addresses"]) == (7, 2, [["127.0.0.1", 8200]])
+        assert one["linked_at"] <= one["heard_at"] <= time.time() < one["certificate_ends_at"]
+        assert found["relay-3"]["certificate_ends_at"] is None
+        monkeypatch.setattr(nodes, "ACK_WITHIN", 0.0)
+        first.silent = True
+        auth = await manager.add_organizer()
+        meeting = await manager.schedule(auth)
+        await manager.http.post(f"/meetings/{meeting['meeting_id']}/open", headers=auth)
+        assert (await seen())["relay-1"]["state"] == "silent"
 
 
 async def test_a_relay_that_says_goodbye_leaves_at_once(manage: Manage) -> None:
