@@ -91,7 +91,9 @@ class Presenter:
         """Not one more screen packet leaves after this call returns, until `resume`."""
         if self.on_air is OnAir.LIVE:
             if self._session.drop_screen():
-                self._broken = True  # viewers lack what was dropped
+                self._broken = True  # viewers lack what was dropped, so they want a snapshot: the relay has the word alone for them
+                if self._session.may_show:
+                    self._session.show_whole(bytes((ScreenKind.PAUSED,)))
             self._say(ScreenKind.PAUSED)
             self._set(OnAir.PAUSED)
 

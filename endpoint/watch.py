@@ -138,7 +138,12 @@ class Watcher:
 
     def _draw(self, message: ScreenMessage) -> None:
         try:
-            if message.snapshot:
+            if message.snapshot and message.content == bytes((ScreenKind.PAUSED,)):  # in the place of a picture that nobody shows now
+                self._decoder.forget()
+                self._asked_at = None
+                self.showing = Showing.PAUSED
+                rects = []
+            elif message.snapshot:
                 self._decoder.load(message.content)
                 height, width = self._decoder.picture.shape[:2]
                 rects = [Rect(0, 0, width, height)]
@@ -166,7 +171,7 @@ class Watcher:
         if kind == ScreenKind.PAUSED:
             self.showing = Showing.PAUSED
         elif kind == ScreenKind.RESUMED:
-            self.showing = Showing.LIVE if self._asked_at is None else Showing.WAITING
+            self.showing = Showing.LIVE if self._decoder.level and self._asked_at is None else Showing.WAITING
         elif kind == ScreenKind.STOPPED:
             self.showing = Showing.WAITING
         elif kind == ScreenKind.RESIZED:

@@ -55,6 +55,15 @@ class Decoder:
         view.flags.writeable = False
         return view
 
+    @property
+    def level(self) -> bool:
+        """Whether an update may be applied."""
+        return self._level
+
+    def forget(self) -> None:
+        """The presenter has gone on without this picture: only a snapshot helps."""
+        self._level = False
+
     def load(self, snapshot: bytes) -> None:
         """Take the whole screen from a snapshot. Raises ScreenError `bad-snapshot` or `screen-too-large`."""
         self._level, self._begun, self._stream, self._film = False, False, None, None

@@ -1,14 +1,18 @@
 """The presenter's acts on the wire: start, pause, resume, stop (row G9)."""
 
-from types import TracebackType
-from typing import Self
+from types import SimpleNamespace, TracebackType
+from typing import Self, cast
 
+import numpy as np
 import pytest
 import trio
 from trio.testing import MockClock
 
+from endpoint.messages import ScreenKind
 from endpoint.present import OnAir, Presenter
 from endpoint.screen.picture import Picture, Rect, blank
+from endpoint.session import Session
+from endpoint.watch import Showing, Watcher
 from tests.endpoint.room import Room
 from tests.endpoint.test_session import Net, net, running, ticket_of, until  # noqa: F401  # a fixture
 from wire.ids import Channel
@@ -103,4 +107,55 @@ async def test_G09_what_no_link_has_taken_is_dropped_by_a_pause(
         assert not presenter.stale(session.screen_counter, trio.current_time())
         assert not presenter.stale(session.screen_counter - 2, trio.current_time())
         assert presenter.stale(-1, trio.current_time() + 60)
+        nursery.cancel_scope.cancel()
+
+
+async def test_G09_who_misses_what_a_pause_dropped_sees_that_it_is_a_pause(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+) -> None:
+    ana = presented.admitted(2, "Ana")
+    presented.run()
+    wanted: list[bool] = []
+    session_of_ana = SimpleNamespace(
+        state=ana.state, me=ana.me, member=ana, listen=lambda listener: None, want_screen=lambda: wanted.append(True)
+    )
+    watcher = Watcher(cast("Session", session_of_ana))
+
+    def showing() -> Showing:
+        return watcher.showing
+
+    def see(packets: list[bytes], *, wants: bool) -> None:
+        """As the relay brings it: snapshots go to who wants one."""
+        for packet in packets:
+            if wants or parse_packet_untrusted(packet).channel == Channel.SCREEN:
+                ana.receive_untrusted(packet, trio.current_time())
+        while ana.events:
+            watcher._heard(ana.events.popleft())
+
+    net.relays["a"].office = presented.organizer.me
+    packets = net.relays["a"].packets
+    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
+        presenter = Presenter(session, Restless())
+        nursery.start_soon(presenter.run)
+        await until(lambda: presenter.frames > 3)
+        see(packets, wants=True)
+        assert showing() is Showing.LIVE
+        before = len(packets)
+        session.show(ScreenKind.UPDATE, bytes(2_000_000))  # more than the link takes at once
+        presenter.pause()
+        await trio.sleep(1.0)
+        of_pause = packets[before:]
+        wanted.clear()
+        see(of_pause, wants=False)
+        assert wanted  # a gap
+        see([packet for packet in of_pause if parse_packet_untrusted(packet).channel == Channel.SNAPSHOT], wants=True)
+        assert showing() is Showing.PAUSED
+        before = len(packets)
+        presenter.resume()
+        await until(lambda: presenter.frames > 8)
+        see(packets[before:], wants=True)
+        assert showing() is Showing.LIVE
+        assert np.array_equal(watcher.picture[:, 0, 0] > 0, np.asarray(presenter.picture)[:, 0, 0] > 0)
         nursery.cancel_scope.cancel()
