@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from http.client import HTTPException
+from itertools import count
 from typing import Any, Final, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -33,6 +35,9 @@ MAX_ANSWER: Final = 1 << 20
 MAX_NAME: Final = 64
 MAX_SENTENCE: Final = 500
 """Characters of a refusal that a person is shown."""
+MAX_BITS: Final = 20
+"""Of work: seconds. A manager asks for 16."""
+MAX_CHALLENGE: Final = 64
 LONG_POLL: Final = 20
 """Seconds that the manager is asked to wait for a meeting to open."""
 
@@ -42,6 +47,22 @@ class Scheduled:
     meeting: MeetingId
     invite: str = field(repr=False)
     title: str
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """When a meeting takes place. `starts`: YYYY-MM-DDTHH:MM on the wall of `zone`, a name of the IANA database. `every`: day, week or month,
+    `times` in all. The manager judges it."""
+
+    starts: str
+    zone: str
+    minutes: int = 60
+    every: str | None = None
+    times: int = 10
+
+    def fields(self) -> dict[str, object]:
+        repeat = {} if self.every is None else {"repeat": {"every": self.every, "times": self.times}}
+        return {"starts": self.starts, "zone": self.zone, "minutes": self.minutes} | repeat
 
 
 class ManagerApi:
@@ -75,9 +96,10 @@ class ManagerApi:
         proxies = ProxyHandler() if ca is None else ProxyHandler({})
         yield cls(site, build_opener(proxies, HTTPSHandler(context=context), _NoRedirect()), key)
 
-    async def schedule(self, title: str, meeting_key: bytes) -> Scheduled:
+    async def schedule(self, title: str, meeting_key: bytes, when: When | None = None) -> Scheduled:
         key = base64.urlsafe_b64encode(meeting_key).rstrip(b"=").decode()
-        made = await self._post("/api/v1/meetings", {"title": title, "meeting_key": key})
+        timed = {} if when is None else when.fields()
+        made = await self._post("/api/v1/meetings", {"title": title, "meeting_key": key} | timed)
         return _read(lambda: _scheduled(made))
 
     async def set_key(self, meeting: MeetingId, meeting_key: bytes) -> Scheduled:
@@ -92,9 +114,13 @@ class ManagerApi:
         return _read(lambda: Ticket.from_json_untrusted(made))
 
     async def ticket(self, meeting: MeetingId, invite: str | None, *, patience: float = 0.0) -> Ticket:
-        """A guest's ticket. With an invitation it waits up to `patience` seconds for the organizer to open."""
+        """A guest's ticket. With an invitation it waits up to `patience` seconds for the organizer to open.
+
+        Without one, where strangers are throttled, it does some work instead of waiting: an honest guest gets past a flood of others.
+        """
         give_up = trio.current_time() + patience
-        body: dict[str, object] = {"meeting_id": int(meeting)} | ({"invite": invite} if invite else {})
+        asked: dict[str, object] = {"meeting_id": int(meeting)} | ({"invite": invite} if invite else {})
+        body, worked = asked, False
         while True:
             left = give_up - trio.current_time()
             wait = max(0, min(LONG_POLL, int(left)))
@@ -102,9 +128,23 @@ class ManagerApi:
                 made = await self._post(f"/api/v1/tickets?wait={wait}" if wait else "/api/v1/tickets", body, CALL_WITHIN + wait)
                 return _read(lambda made=made: Ticket.from_json_untrusted(made))  # type: ignore[misc]
             except ManagerRefused as refused:
+                if refused.name == "throttled" and not invite and not worked:
+                    worked = True
+                    body = asked | {"proof": await self._work()}
+                    continue
+                body = asked  # a proof counts once
                 if refused.name not in ("not-open-yet", "throttled") or left <= 0:
                     raise
                 await trio.sleep(min(max(0.2, 1.0 if refused.retry_after is None else refused.retry_after), max(0.0, left)))
+
+    async def _work(self) -> dict[str, str]:
+        """A challenge of the manager, solved in a thread: a tenth of a second. Raises ManagerUnreachable for one that asks too much."""
+        made = await self._post("/api/v1/challenges", {})
+        challenge, bits = _read(lambda: (str(made["challenge"]), int(made["bits"])))
+        if not (0 <= bits <= MAX_BITS and len(challenge) <= MAX_CHALLENGE and challenge.isascii()):
+            raise ManagerUnreachable("The manager asks for more work than a guest does; is the address right?")
+        nonce = await trio.to_thread.run_sync(solve, challenge, bits, abandon_on_cancel=True, limiter=self._limiter)
+        return {"challenge": challenge, "nonce": nonce}
 
     async def end(self, session: SessionId) -> None:
         await self._post(f"/api/v1/sessions/{session:016x}/end", {})
@@ -170,6 +210,17 @@ def _ask(opener: OpenerDirector, request: Request, seconds: float) -> tuple[int,
         reason = getattr(error, "reason", error)
         detail = str(reason) or type(error).__name__
         raise ManagerUnreachable(f"{ManagerUnreachable.sentence} ({request.host}: {detail})") from None
+
+
+def solve(challenge: str, bits: int) -> str:
+    """A nonce for which SHA-256(challenge ‖ ":" ‖ nonce) begins with so many zero bits."""
+    begun = sha256(f"{challenge}:".encode())
+    for nonce in count():
+        state = begun.copy()
+        state.update(str(nonce).encode())
+        if int.from_bytes(state.digest(), "big") >> (256 - bits) == 0:
+            return str(nonce)
+    raise AssertionError("numbers do not end")
 
 
 def _scheduled(made: Any) -> Scheduled:

@@ -53,6 +53,7 @@ from endpoint.messages import (
     parse_whisper_untrusted,
 )
 from endpoint.pulse import TAKE_OVER_AFTER, Pulse
+from endpoint.rekey import MAX_IN_FLIGHT
 from endpoint.speaker import Speaker, unix_ms
 from endpoint.state import Snapshot, State
 from endpoint.text import clean_name
@@ -79,7 +80,6 @@ class Member(Speaker):
     ) -> None:
         super().__init__(session, me, meeting_key, signing, exchange, wall_ms)
         self.away: frozenset[ParticipantId] = frozenset()
-        self.features: frozenset[str] | None = None  # what our ticket lets the meeting offer; the chair keeps to it. None: everything
         self.held = Held(self.dropped)
         self.pulse = Pulse(self.channels.counter)
         self.heir = Heir(self)
@@ -130,6 +130,8 @@ class Member(Speaker):
         return self.state.head_at(index)
 
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool:
+        if channel == Channel.WHISPER and not self.whispers:
+            return False
         if channel == Channel.WHISPER and self.me == self.state.organizer:
             return sender in self.state.members
         return self.state.may_send(sender, channel, index, counter)
@@ -238,7 +240,17 @@ class Member(Speaker):
 
     def _resync(self) -> None:
         self.dropped["withheld"] += 1
-        self._send(Channel.KEY, encode(Resync()), self.state.organizer)
+        self._send(Channel.KEY, encode(Resync()), self._host[0] if self._host else self.state.organizer)
+
+    def follow(self, participant: ParticipantId, signing_key: bytes, exchange_key: bytes) -> None:
+        """The organizer has proved that it goes on as this participant, at a place of the log that we cannot reach: begin again there."""
+        if self._host is None or self._host[0] != participant:
+            self.heir.passed_by()
+        self._host = participant, signing_key
+        self.pair_key_channel(participant, exchange_key)
+        if self._linked:
+            self._resync()
+        self._retry(self.now)
 
     def _take(self, header: PacketHeader, packet: bytes, now: float) -> Outcome:
         """Open one packet, and do what it says."""
@@ -279,7 +291,10 @@ class Member(Speaker):
         return Outcome.WAITS
 
     def _late(self, error: ParleyError | CryptoError, header: PacketHeader) -> bool:
-        """Whether it was right when it was sent, and nobody is to blame: a former presenter's picture, a former organizer's log."""
+        """Whether it was right when it was sent, and nobody is to blame: a former presenter's picture, a former organizer's log, the lines
+        that somebody said while its right to chat was taken."""
+        if isinstance(error, NoRight) and header.channel == Channel.CHAT:
+            return error.certain and self.state.may_send(header.sender, Channel.CHAT, error.index, header.counter - MAX_IN_FLIGHT)
         if isinstance(error, NoRight) and header.channel in (Channel.SCREEN, Channel.SNAPSHOT):
             return error.certain and self.state.presenter_at(error.index) == header.sender
         return isinstance(error, EpochClosed) and header.channel == Channel.LOG and header.sender != self.state.organizer
@@ -524,6 +539,7 @@ class Member(Speaker):
         self.have.merge((*stream, counter) for stream, counter in start.items())
         self.pulse.begin(now)
         self.joined = True
+        self._host = None
         if not first:
             self._tell_what_changed(before)
         self._adopted(first, now)
@@ -534,6 +550,8 @@ class Member(Speaker):
         for member in self.state.members.values():
             if member.id not in before.members:
                 self.events.append(events.MemberJoined(ParticipantId(member.id), clean_name(member.name)))
+        if self.state.organizer != before.organizer:
+            self.events.append(events.OrganizerChanged(self.state.organizer, self.name(self.state.organizer), took_over=False))
         self._tell_rights(before.presenter, before.control)
 
     def _adopted(self, first: bool, now: float) -> None:

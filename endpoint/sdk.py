@@ -26,7 +26,7 @@ from endpoint.events import MustWait
 from endpoint.guest import Guest
 from endpoint.invitation import Invitation, invitation_for
 from endpoint.journal import Journal
-from endpoint.manager_api import ManagerApi
+from endpoint.manager_api import ManagerApi, When
 from endpoint.organizer import Organizer
 from endpoint.session import Session
 from endpoint.text import clean_line
@@ -47,8 +47,8 @@ class Meeting:
     seed: bytes = field(repr=False)
 
 
-async def schedule(site: str, title: str, *, ca: Path, key: str, password: str | None = None) -> Meeting:
-    """Make a meeting, its key and its password: four words, unless one is given; "" is none.
+async def schedule(site: str, title: str, *, ca: Path, key: str, password: str | None = None, when: When | None = None) -> Meeting:
+    """Make a meeting, its key and its password: four words, unless one is given; "" is none. `when`: None is any time.
 
     Raises ManagerRefused, ManagerUnreachable, PkiUnreadable.
     """
@@ -56,7 +56,7 @@ async def schedule(site: str, title: str, *, ca: Path, key: str, password: str |
     signing = SigningKey.generate()
     chosen = new_password() if password is None else password
     async with ManagerApi.connect(site, ca, key) as api:
-        made = await api.schedule(clean_line(title)[:MAX_TITLE], signing.public)
+        made = await api.schedule(clean_line(title)[:MAX_TITLE], signing.public, when)
     return Meeting(invitation_for(made.meeting, site, made.invite, chosen, signing.public), clean_line(made.title), signing.seed)
 
 

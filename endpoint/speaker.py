@@ -75,6 +75,7 @@ class Speaker(Roster):
         self.dropped: Counter[str] = Counter()  # by name
         self.refused: Counter[ParticipantId] = Counter()  # what each member sent, beyond doubt, without the right to
         self.joined = False
+        self.features: frozenset[str] | None = None  # what our ticket lets the meeting offer; the chair keeps to it. None: everything
         self.wall_ms = wall_ms
         self.relay_office = EVERYONE  # whom our relay lets write the log, by its word
         self._paired: set[ParticipantId] = set()
@@ -144,9 +145,16 @@ class Speaker(Roster):
             return
         if recipient == self.me or recipient not in self.state.members:
             raise NotAllowed("Nobody else of that name is here to whisper to.")
+        if not self.whispers:
+            raise NotAllowed("An administrator, or whoever scheduled this meeting, has turned whispers off for it.")
         if not self._may_whisper(self.me, recipient):
             raise NotAllowed("The organizer has taken the right to chat from you; you may still whisper to the organizer.")
         self.say(Channel.WHISPER, encode(Whisper(text, self.wall_ms())), recipient)
+
+    @property
+    def whispers(self) -> bool:
+        """Whether this meeting offers them, by our ticket. Every member's says the same, so what comes all the same is dropped."""
+        return self.features is None or "whisper" in self.features
 
     def _may_whisper(self, sender: ParticipantId, recipient: ParticipantId) -> bool:
         """Who may chat may whisper; and everybody to the organizer."""
@@ -198,9 +206,10 @@ class Speaker(Roster):
 
     # keys of two
 
-    def pair_prk(self, peer: ParticipantId) -> bytes:
-        """Of this member and ourselves. Raises CryptoError for a key that protects nothing."""
-        theirs = self.state.members[peer].exchange_key
+    def pair_prk(self, peer: ParticipantId, theirs: bytes = b"") -> bytes:
+        """Of this member and ourselves; `theirs`: the key of somebody who is no member here yet. Raises CryptoError for a key that protects
+        nothing."""
+        theirs = theirs or self.state.members[peer].exchange_key
         return pair_prk(self.session, self.me, self.exchange.public, peer, theirs, self.exchange.shared(theirs))
 
     def _pair(self, peer: ParticipantId) -> None:
@@ -209,10 +218,10 @@ class Speaker(Roster):
             self._paired.add(peer)
             self.keyring.set_pair(peer, self.pair_prk(peer))
 
-    def pair_key_channel(self, peer: ParticipantId) -> None:
+    def pair_key_channel(self, peer: ParticipantId, theirs: bytes = b"") -> None:
         """Channel 0 with this member runs under the key of the two: one of them organizes, and not since the other's join."""
         try:
-            self.keyring.set_key_channel(peer, self.pair_prk(peer))
+            self.keyring.set_key_channel(peer, self.pair_prk(peer, theirs))
         except CryptoError as error:
             self.drop(error, peer)
 

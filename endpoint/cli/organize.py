@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import click
 import trio
@@ -19,7 +20,7 @@ from endpoint.cli.secrets_in import prompted, read_password_file
 from endpoint.cli.share import open_share
 from endpoint.errors import ManagerRefused, NoManager, SessionOver
 from endpoint.invitation import parse_invitation_untrusted
-from endpoint.manager_api import ManagerApi
+from endpoint.manager_api import ManagerApi, When
 from endpoint.settings import Settings, api_key, load_settings, own_name
 from endpoint.words import comparison_words
 from wire.ids import MeetingId, format_meeting_id
@@ -35,6 +36,11 @@ def default_picture(meeting: MeetingId) -> str:
 
 @click.command()
 @click.option("--title", help="What the meeting is about; its guests see it, and so does the manager.")
+@click.option("--starts", metavar="TIME", help="When it begins: 2026-03-02T15:00, on the clock of its zone.  [any time]")
+@click.option("--zone", help="Such as Europe/Paris.  [this machine's]")
+@click.option("--length", type=click.IntRange(1, 1440), metavar="MINUTES", help="How long it takes.  [60]")
+@click.option("--repeat", type=click.Choice(["day", "week", "month"]), help="It comes again every day, week or month.")
+@click.option("--times", type=click.IntRange(2, 366), help="How often in all, with --repeat.  [10]")
 @click.option("--adopt", is_flag=True, help="Host a meeting here that was scheduled on the manager's site: you are asked for its link.")
 @click.option("--password-file", type=click.Path(path_type=Path, dir_okay=False), help="A file with the password.  [four fresh words]")
 @click.option("--no-password", is_flag=True, help="None: then whoever runs the servers could impersonate you.")
@@ -45,6 +51,11 @@ def default_picture(meeting: MeetingId) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def schedule(
     title: str | None,
+    starts: str | None,
+    zone: str | None,
+    length: int | None,
+    repeat: str | None,
+    times: int | None,
     adopt: bool,
     password_file: Path | None,
     no_password: bool,
@@ -58,6 +69,14 @@ def schedule(
     if adopt == (title is not None) or (adopt and (password_file or no_password)):
         raise click.UsageError("Name the new meeting with --title, or take one over with --adopt alone.")
 
+    if starts is None and (zone or length or repeat):
+        raise click.UsageError("--zone, --length and --repeat need --starts: a meeting at any time has none of them.")
+    if times and not repeat:
+        raise click.UsageError("--times needs --repeat.")
+    if adopt and starts:
+        raise click.UsageError("The time of a meeting that was scheduled on the site is changed there.")
+    when = None if starts is None else When(starts, zone or _own_zone(), length or 60, repeat, times or 10)
+
     async def work(begin: Begin) -> None:
         settings = load_settings(config, **flags)
         site, ca = _where(settings)
@@ -66,7 +85,7 @@ def schedule(
             meeting = await sdk.adopt(link, site, ca=ca, key=api_key(settings))
         else:
             password = "" if no_password else read_password_file(password_file) if password_file else None
-            meeting = await sdk.schedule(site, title, ca=ca, key=api_key(settings), password=password)
+            meeting = await sdk.schedule(site, title, ca=ca, key=api_key(settings), password=password, when=when)
         path = home.keep(home.KeptMeeting(meeting, ca))
         words = comparison_words(SigningKey.from_seed(meeting.seed).public)
         if as_json:
@@ -76,6 +95,12 @@ def schedule(
             click.echo(f"\nOpen it with: parley host {format_meeting_id(meeting.invitation.meeting)}")
 
     run(work, as_json=as_json)
+
+
+def _own_zone() -> str:
+    """The IANA name of this machine's zone; UTC if it does not say one."""
+    where = str(Path("/etc/localtime").resolve()).partition("/zoneinfo/")[2]
+    return where if where in available_timezones() else "UTC"
 
 
 def _where(settings: Settings) -> tuple[str, Path]:

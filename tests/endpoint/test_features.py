@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from endpoint import events
 from endpoint.errors import NotAllowed
 from endpoint.organizer import Organizer
 from endpoint.ticket import Ticket
@@ -39,6 +40,19 @@ def test_G14_what_is_on_can_be_given(features: frozenset[str] | None) -> None:
     assert olga.state.chat_default
     olga.chair.appoint(olga.me, 1.0)
     assert olga.state.presenter == olga.me
+
+
+def test_G13_G14_whispers_that_are_off_are_neither_sent_nor_shown() -> None:
+    room = Room()
+    ana, ben = (room.admitted(number, name) for number, name in enumerate(("Ana", "Ben"), 2))
+    ben.features = frozenset({"chat"})
+    with pytest.raises(NotAllowed, match="turned whispers off"):
+        ben.whisper(ana.me, "psst")
+    ana.whisper(ben.me, "a modified client sends all the same")
+    ana.whisper(room.organizer.me, "where it is on")
+    room.run()
+    assert not room.events(ben, events.WhisperReceived)
+    assert [heard.text for heard in room.events(room.organizer, events.WhisperReceived)] == ["where it is on"]
 
 
 def test_G14_a_ticket_says_what_the_meeting_may_offer() -> None:

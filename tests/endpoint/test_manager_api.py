@@ -5,6 +5,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import trio.testing
 
 from endpoint import manager_api
 from endpoint.errors import MalformedLink, ManagerRefused, ManagerUnreachable
-from endpoint.manager_api import ManagerApi
+from endpoint.manager_api import ManagerApi, When
 from net.pki import create_ca, enrol
 from wire.ids import MeetingId, SessionId
 
@@ -119,6 +120,54 @@ async def test_the_key_goes_to_this_manager_alone(manager: Manager) -> None:
     assert refused.value.name == "http-302"
     assert len(manager.asked) == 1
     assert manager.asked[0][2]["Authorization"] == "Bearer the key"
+
+
+async def test_a_throttled_stranger_works_instead_of_waiting(manager: Manager) -> None:
+    manager.will(429, {"name": "throttled", "title": "Slowly."}, Retry_After="30")
+    manager.will(200, {"challenge": "c" * 54, "bits": 8})
+    manager.will(200, TICKET)
+    async with ManagerApi.connect(manager.site, manager.ca) as api:
+        assert (await api.ticket(MEETING, None)).participant == 7
+    proof = json.loads(manager.asked[2][3])["proof"]
+    assert proof["challenge"] == "c" * 54
+    assert sha256(f"{proof['challenge']}:{proof['nonce']}".encode()).digest()[0] == 0
+    assert "proof" not in json.loads(manager.asked[0][3])
+
+
+async def test_a_proof_counts_once_and_an_invitation_needs_none(manager: Manager) -> None:
+    refused = (429, {"name": "throttled", "title": "Slowly."})
+    async with ManagerApi.connect(manager.site, manager.ca) as api:
+        manager.will(*refused)
+        manager.will(200, {"challenge": "c", "bits": 1})
+        manager.will(*refused)
+        with pytest.raises(ManagerRefused):
+            await api.ticket(MEETING, None)
+        assert len(manager.asked) == 3
+        manager.will(*refused)
+        with pytest.raises(ManagerRefused):
+            await api.ticket(MEETING, "0123456789abcdef")
+        assert len(manager.asked) == 4
+
+
+@pytest.mark.parametrize("made", [{"challenge": "c", "bits": 64}, {"challenge": "c", "bits": -1}, {"challenge": "c" * 65, "bits": 1}, {}, []])
+async def test_a_manager_that_asks_for_too_much_work_gets_none(manager: Manager, made: object) -> None:
+    manager.will(429, {"name": "throttled", "title": "Slowly."})
+    manager.will(200, made)
+    async with ManagerApi.connect(manager.site, manager.ca) as api:
+        with pytest.raises(ManagerUnreachable):
+            await api.ticket(MEETING, None)
+
+
+async def test_a_time_and_a_repetition_are_the_managers_to_judge(manager: Manager) -> None:
+    for _ in range(2):
+        manager.will(201, {"meeting_id": MEETING, "invite": "0123456789abcdef", "title": "Weekly"})
+    async with ManagerApi.connect(manager.site, manager.ca, "key") as api:
+        await api.schedule("Weekly", bytes(32), When("2030-03-01T15:00", "Europe/Paris", 45, "week", 20))
+        await api.schedule("Weekly", bytes(32), When("2030-03-01T15:00", "UTC"))
+    often, once = (json.loads(body) for _, _, _, body in manager.asked)
+    assert often["repeat"] == {"every": "week", "times": 20}
+    assert (often["starts"], often["zone"], often["minutes"]) == ("2030-03-01T15:00", "Europe/Paris", 45)
+    assert "repeat" not in once
 
 
 async def test_scheduling_and_looking_up(manager: Manager) -> None:

@@ -84,7 +84,8 @@ def test_G34_nothing_that_can_be_set_is_cryptographic() -> None:
     assert flags == {
         "up": {"title", "name", "share", "exclude", "display", "picture", "seconds"} | session,
         "join": {"meeting", "name", "picture", "share", "exclude", "display", "password_file", "link_file", "manager", "ca"} | session,
-        "schedule": {"title", "adopt", "password_file", "no_password", "manager", "ca", "key_file", "config", "as_json"},
+        "schedule": {"title", "starts", "zone", "length", "repeat", "times", "adopt", "password_file", "no_password"}
+        | {"manager", "ca", "key_file", "config", "as_json"},
         "host": {"meeting", "name", "share", "exclude", "display", "picture", "key_file"} | session,
         "end": {"meeting", "manager", "ca", "key_file", "config", "as_json"},
     }
