@@ -1,7 +1,7 @@
 """Two hosts on a line with delay, loss and cuts, for tests and benchmarks. Linux, root; packages iproute2.
 
     with Line("faults") as line:
-        line.set(delay=0.1, loss=0.05)           each direction; or set("ab", cut=True), set("ba", cut=True)
+        line.set(delay=0.1, loss=0.05)           each direction; or set("ab", cut=True), set("ba", rate=250_000)
         subprocess.Popen(line.inside("a", "python", …))
 
 The hosts are network namespaces of our own, `NAME-a` (10.77.0.1) and `NAME-b` (10.77.0.2), each with a TUN device. One process holds both
@@ -27,6 +27,8 @@ from typing import Final, Self
 ADDRESSES: Final = {"a": "10.77.0.1", "b": "10.77.0.2"}
 QUEUE: Final = 20_000
 """Packets on the way in one direction; more are lost, as on any line."""
+WAIT: Final = 0.2
+"""Seconds that a packet waits at most until a slow line is free; then it is lost."""
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 
@@ -67,12 +69,12 @@ class Line:
         for host in self.hosts.values():
             subprocess.run(["ip", "netns", "del", host], check=False, capture_output=True)
 
-    def set(self, way: str = "", *, delay: float = 0.0, jitter: float = 0.0, loss: float = 0.0, cut: bool = False) -> None:
-        """`way`: "ab", "ba", or both. Seconds and probabilities. What is on its way already arrives."""
+    def set(self, way: str = "", *, delay: float = 0.0, jitter: float = 0.0, loss: float = 0.0, rate: float = 0.0, cut: bool = False) -> None:
+        """`way`: "ab", "ba", or both. Seconds and probabilities; `rate` in bytes a second, 0: any. What is on its way already arrives."""
         assert self._carrier is not None
         assert self._carrier.stdin is not None
         assert self._carrier.stdout is not None
-        rules = {"way": way, "delay": delay, "jitter": jitter, "loss": loss, "cut": cut}
+        rules = {"way": way, "delay": delay, "jitter": jitter, "loss": loss, "rate": rate, "cut": cut}
         self._carrier.stdin.write(json.dumps(rules).encode() + b"\n")
         self._carrier.stdin.flush()
         self._carrier.stdout.readline()  # it is done
@@ -101,6 +103,7 @@ def _carry(a: int, b: int) -> None:
     names = {"ab": [a], "ba": [b], "": [a, b]}
     due: list[tuple[float, int, int, bytes]] = []
     on_the_way, latest, serial = {a: 0, b: 0}, {a: 0.0, b: 0.0}, 0
+    free = {a: 0.0, b: 0.0}  # when a slow line has sent what waits for it
     poll = select.epoll()
     for descriptor in (0, a, b):
         poll.register(descriptor, select.EPOLLIN)
@@ -130,7 +133,12 @@ def _carry(a: int, b: int) -> None:
                     break
                 if rule.get("cut") or on_the_way[descriptor] >= QUEUE or random.random() < rule.get("loss", 0.0):
                     continue
-                when = time.monotonic() + rule.get("delay", 0.0) + random.random() * rule.get("jitter", 0.0)
+                now = time.monotonic()
+                start = max(now, free[descriptor])
+                if start - now > WAIT:
+                    continue
+                free[descriptor] = start + len(packet) / rule["rate"] if rule.get("rate") else now
+                when = max(now, free[descriptor]) + rule.get("delay", 0.0) + random.random() * rule.get("jitter", 0.0)
                 when = latest[descriptor] = max(when, latest[descriptor])
                 serial += 1
                 on_the_way[descriptor] += 1

@@ -209,15 +209,13 @@ class Bench:
         packet = pack_header(Flag.LAST, CHAT, SessionId(SESSION), ParticipantId(1), ParticipantId(0), Epoch(1), 0) + bytes(body - HEADER_SIZE)
         assert len(packet) >= STAMP_AT + 8 + TAG_SIZE
         preambles = []
-        have: list[Position] = [(1, 0, CHAT, server.sent - 1)] if server.sent else []
         for participant in (*self.participants[:receivers], 1):
             if server.name == "nats":
                 last = b"" if participant == 1 else b"SUB x 1\r\n"
                 preambles.append(b'CONNECT {"verbose":false,"pedantic":false,"tls_required":true}\r\n' + last + b"PING\r\n")
                 message = b"PUB x %d\r\n" % len(packet) + packet + b"\r\n"
             else:
-                hello = Hello(VERSION, SESSION, participant, 1 if participant == 1 else 2, self.tokens[participant], False, have)
-                preambles.append(encode_control(hello))
+                preambles.append(encode_control(self.hello(participant, server.sent)))
                 message = encode_frame(PACKET, packet)
         files = [self.where / "preambles", self.where / "message"]
         files[0].write_bytes(b"".join(struct.pack("!I", len(p)) + p for p in preambles))
@@ -227,6 +225,11 @@ class Bench:
         with self._running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             line_of(process.stdout)
             yield Load(server, process, size, receivers)
+
+    def hello(self, participant: int, sent: int) -> Hello:
+        """What a link says first. `sent`: packets of the sender that it has."""
+        have: list[Position] = [(1, 0, CHAT, sent - 1)] if sent else []
+        return Hello(VERSION, SESSION, participant, 1 if participant == 1 else 2, self.tokens[participant], False, have)
 
     def handshakes(self, server: Server, number: int, *, resume: bool = False) -> tuple[float, int]:
         """Per second of the server's CPU, and how many were resumed."""
@@ -249,7 +252,7 @@ class Load:
         rate = RATES.get(self.size, 500.0) if paced else 0.0
         packets = int(rate * seconds) if paced else SATURATED_BYTES // body
         before = cpu(self.server.pid)
-        found = self._say(f"run {WINDOWS.get(self.size, 512)} {rate} {packets} {seconds}")
+        found = self.say(f"run {WINDOWS.get(self.size, 512)} {rate} {packets} {seconds}")
         spent = cpu(self.server.pid) - before
         self.server.sent += found["sent"]
         if found["wrong"] or found["complete"] != found["receivers"]:
@@ -259,10 +262,11 @@ class Load:
     def idle(self, seconds: float) -> float:
         """The server's CPU meanwhile."""
         before = cpu(self.server.pid)
-        self._say(f"idle {seconds}")
+        self.say(f"idle {seconds}")
         return cpu(self.server.pid) - before
 
-    def _say(self, what: str) -> dict[str, Any]:
+    def say(self, what: str) -> dict[str, Any]:
+        """A word to the generator, and its answer."""
         assert self.process.stdin is not None
         self.process.stdin.write(what.encode() + b"\n")
         self.process.stdin.flush()

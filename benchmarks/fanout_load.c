@@ -9,6 +9,8 @@
 
    Then, on stdin:   run WINDOW RATE PACKETS     at most WINDOW packets in flight (RATE 0), or RATE packets a second
                      idle SECONDS                keep-alives and nothing else
+                     talk RATE SECONDS GROUP     links are in groups of GROUP, each in a session of its own, numbered on from the message's;
+                                                 RATE packets a second, from the first link of one group after the other
    Each answers one JSON object on stdout. `handshakes N` instead of a number of receivers connects N times and says how long it took. */
 
 #define _GNU_SOURCE
@@ -254,6 +256,36 @@ static void run(uint64_t window, double rate, uint64_t packets, double seconds) 
     fflush(stdout);
 }
 
+static void talk(double rate, double seconds, int group) {
+    static uint64_t talked;
+    unsigned char out[2 * 16384];
+    uint64_t groups = count / group, rounds = (uint64_t)(rate * seconds) / groups, number = rounds * groups, start = now_ns(), base, waits = 1;
+    memcpy(&base, message + packet_at + 4, 8);
+    base = be64toh(base);
+    wrong = sampled = 0;
+    for (uint64_t k = 0; k < number;) {
+        if (k > (uint64_t)((now_ns() - start) * rate / 1e9)) {
+            turn(1);
+            continue;
+        }
+        uint64_t session = htobe64(base + k % groups);
+        put(out, talked + k / groups, now_ns());
+        memcpy(out + packet_at + 4, &session, 8);
+        if (SSL_write(links[k % groups * group].ssl, out, message_size) != message_size) die("talking");
+        k++;
+        turn(0);
+    }
+    talked += rounds;
+    for (uint64_t deadline = now_ns() + 5000000000ull; waits && now_ns() < deadline; turn(1)) {
+        waits = 0;
+        for (int i = 0; i < decrypting; i++) waits += i % group && links[i].next != talked;
+    }
+    qsort(samples, sampled, 8, by_value);
+    printf("{\"sent\": %llu, \"missing\": %llu, \"wrong\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f}\n", (unsigned long long)number,
+           (unsigned long long)waits, (unsigned long long)wrong, sampled ? samples[sampled / 2] / 1e3 : 0, sampled ? samples[sampled * 99 / 100] / 1e3 : 0);
+    fflush(stdout);
+}
+
 static unsigned char *slurp(const char *path, int *size) {
     FILE *f = fopen(path, "rb");
     if (!f) die(path);
@@ -359,8 +391,10 @@ int main(int argc, char **argv) {
         if (!strchr(line, '\n')) { turn(20); continue; }
         unsigned long long window, packets;
         double rate, seconds;
+        int group;
         filled = 0;
         if (sscanf(line, "run %llu %lf %llu %lf", &window, &rate, &packets, &seconds) == 4) run(window, rate, packets, seconds);
+        else if (sscanf(line, "talk %lf %lf %d", &rate, &seconds, &group) == 3) talk(rate, seconds, group);
         else if (sscanf(line, "idle %lf", &seconds) == 1) {
             uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
             while (now_ns() < until) turn(20);
