@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 BATCH_EVERY: Final = 0.25
 """Seconds between admits: the first newcomer after a pause comes in at once, those behind it together."""
 GATHER: Final = 1.75
-"""Seconds more while others are at the door: each admit costs every member a signature and a key, so a full hall comes in by few of them."""
+"""Seconds more while others are at the door and answer: each admit costs every member a signature and a key, so a full hall comes in by few
+of them."""
 MAX_WAITING: Final = 256
 """Guests who wait to be let in; more are told to come again."""
 
@@ -50,7 +51,7 @@ class Lobby:
         """When newcomers can be admitted."""
         if not self._newcomers or self._chair.rekeying.under_way:
             return None
-        return self._batch_at + (GATHER if self.reception.busy else 0.0)
+        return max(self._batch_at, min(self._batch_at + GATHER, self.reception.busy_until))
 
     # for the reception
 

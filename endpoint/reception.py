@@ -7,6 +7,7 @@ admitted once, whatever the manager says, so whoever has been a member cannot as
 millisecond, from a table); a proof costs a modular power and goes to a thread, where it frees the interpreter for the others.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ ANSWER_FOR: Final = 120.0
 """Seconds that message 4 is repeated to a guest who has not said `Started`."""
 NEXT_TRY_AFTER: Final = 1.0
 """Seconds before one guest may begin another try: each costs us a modular power."""
+ANSWERED_WITHIN: Final = 1.0
+"""Seconds for which the others' admission waits for one more answer."""
+CROWD: Final = 8
+"""Guests at the door: so many do not all fall silent."""
 MAX_TRY: Final = 1 << 32
 MAX_REMEMBERED: Final = 20_000
 """Participants whose tries are counted."""
@@ -85,6 +90,7 @@ class Reception:
         self._open: dict[ParticipantId, _Handshake] = {}
         self._computing = 0
         self._waiting: deque[Job] = deque()
+        self._heard_at = -math.inf  # when a handshake has last moved on
         self._failures: dict[ParticipantId, int] = {}
         self._answers: dict[ParticipantId, _Handshake] = {}
 
@@ -113,9 +119,15 @@ class Reception:
             self._refuse(guest, held.side.attempt, 4, WrongSecret.name)
 
     @property
-    def busy(self) -> bool:
-        """Whether more handshakes are under way: their guests may be ready in a moment."""
-        return bool(self._open)
+    def busy_until(self) -> float:
+        """Until when the guests whose handshakes are under way may be ready. For one that says nothing any more nobody waits; a crowd is given
+        time as long as any of it is heard."""
+        if self._computing:
+            return math.inf
+        if not self._open:
+            return -math.inf
+        newest = next(reversed(self._open.values())).since
+        return ANSWERED_WITHIN + (max(newest, self._heard_at) if len(self._open) >= CROWD else newest)
 
     def started(self, guest: ParticipantId) -> None:
         """It is in: message 4 need not be repeated any more."""
@@ -156,6 +168,7 @@ class Reception:
         check_hello(hello, self._session, guest)
         side = HostSide(self._verifier, *self._keys, attempt, hello, body, self._chain)
         self._open[guest] = _Handshake(side, now)
+        self._heard_at = now
         self._clear(guest, side, 2, side.offer())
 
     def _proof(self, guest: ParticipantId, attempt: int, body: bytes) -> None:
@@ -181,6 +194,7 @@ class Reception:
         if held is None or held.side is not side:
             return
         del self._open[guest]
+        self._heard_at = now
         try:
             self._house.may_enter(guest)  # much may have happened since it asked
         except TurnedAway as error:

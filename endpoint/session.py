@@ -68,6 +68,9 @@ REFUSED_FOR: Final = 120.0
 THREADS: Final = 4
 """For the costly steps of all sessions of a process: they free the interpreter, and more threads than cores help nobody."""
 _threads: Final = trio.lowlevel.RunVar[trio.CapacityLimiter]("session_threads")
+DIALS: Final = 64
+"""Links that a process dials at once: of a thousand handshakes that all begin in the same moment, all would end too late."""
+_dials: Final = trio.lowlevel.RunVar[trio.CapacityLimiter]("session_dials")
 _FINAL: Final = frozenset((CloseReason.REVOKED, CloseReason.ENDED, CloseReason.VERSION_UNSUPPORTED))
 
 
@@ -362,7 +365,7 @@ class Session:
                 outcome = error
             return outcome, time.thread_time() - began
 
-        outcome, cost = await trio.to_thread.run_sync(timed, limiter=_limiter())
+        outcome, cost = await trio.to_thread.run_sync(timed, limiter=_limiter(_threads, THREADS))
         began = time.thread_time()
         if isinstance(outcome, Exception):
             job.failed(outcome, trio.current_time())
@@ -429,7 +432,8 @@ class Session:
     async def _serve(self, relay: RelayAddress) -> LinkClosed | None:
         """One link, until it ends; None if there was none."""
         try:
-            stream = await dial(relay.addresses, self._tls, server_kind="mcs", cluster=self.ticket.cluster, timeout=DIAL_WITHIN)
+            async with _limiter(_dials, DIALS):
+                stream = await dial(relay.addresses, self._tls, server_kind="mcs", cluster=self.ticket.cluster, timeout=DIAL_WITHIN)
         except (Unreachable, TlsRefused) as error:
             log.info("relay-unreachable", node=relay.node, why=str(error))
             return None
@@ -516,11 +520,11 @@ def _refusal(closed: LinkClosed) -> EndpointError:
     return JoinTimeout(SENTENCES[closed.reason])
 
 
-def _limiter() -> trio.CapacityLimiter:
+def _limiter(which: trio.lowlevel.RunVar[trio.CapacityLimiter], size: int) -> trio.CapacityLimiter:
     """The run's, made at its first use."""
     try:
-        return _threads.get()
+        return which.get()
     except LookupError:
-        limiter = trio.CapacityLimiter(THREADS)
-        _threads.set(limiter)
+        limiter = trio.CapacityLimiter(size)
+        which.set(limiter)
         return limiter

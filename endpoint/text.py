@@ -32,6 +32,7 @@ def clean_line(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
+@lru_cache(maxsize=1 << 15)  # a hall is told about, member by member
 def clean_name(text: str, otherwise: str = "Guest") -> str:
     """A display name: one clean line of 1 to `MAX_NAME` characters."""
     name = clean_line(unicodedata.normalize("NFC", text))[:MAX_NAME].strip("\u200c\u200d ")

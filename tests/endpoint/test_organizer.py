@@ -16,7 +16,7 @@ from endpoint.guest import Guest, Stage
 from endpoint.handshake import TRIES, clear_packet, place
 from endpoint.lobby import BATCH_EVERY
 from endpoint.messages import Hello1, LogSnapshot, Proof3, Request, Resync, Verb, encode
-from endpoint.reception import HANDSHAKE_WITHIN, MAX_COMPUTING
+from endpoint.reception import ANSWERED_WITHIN, HANDSHAKE_WITHIN, MAX_COMPUTING
 from endpoint.rekey import MAX_IN_FLIGHT
 from tests.endpoint.room import Room
 from wire.control import Position
@@ -270,6 +270,18 @@ def test_admissions_keep_their_distance() -> None:
         room.admitted(2 + i, f"Guest {i}")
         times.append(room.now)
     assert all(later - earlier >= BATCH_EVERY for earlier, later in pairwise(times))
+
+
+def test_whoever_falls_silent_at_the_door_holds_up_nobody() -> None:
+    room = Written()
+    silent = room.guest(2, "Sven")
+    room.meddle = lambda to, packet: [] if to == silent.me else [packet]
+    room.run(ANSWERED_WITHIN)
+    room.admitted(3, "Ana")
+    before = room.now
+    room.admitted(4, "Ben")
+    assert silent.stage is Stage.ASKING
+    assert room.now - before <= BATCH_EVERY
 
 
 def test_a_join_during_a_key_change_waits_until_it_is_over() -> None:
