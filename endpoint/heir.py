@@ -6,6 +6,9 @@
 A relay can feign silence, so nobody takes over by itself, and a member follows a take-over only if it has heard nothing for 60 s either.
 Who has applied entries past the place where somebody took over is on a branch that ends there: it joins anew, nothing is rolled back. Of
 two take-overs at one place the higher participant ID wins, here as at the relays.
+
+An organizer whose program died may have written entries that no relay has taken. When it comes back, its hand-over to itself stands past
+them: signed by the key that we follow, it names the new participant and its keys, and that is asked for a snapshot.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -16,7 +19,7 @@ from endpoint.chair import Chair
 from endpoint.errors import NoRight, NotAllowed, NotInOffice
 from endpoint.log import SignedEntry, sign_entry
 from endpoint.messages import Accept, Asked, Estate, KeyMessage, Offer, Request, Verb, Yielded, encode
-from endpoint.pulse import TAKE_OVER_AFTER
+from endpoint.pulse import RESYNC_AFTER, TAKE_OVER_AFTER
 from endpoint.succession import accept, yields
 from wire.control import Office
 from wire.ids import Channel, Epoch, ParticipantId
@@ -37,6 +40,8 @@ class Heir:
         self._offer: Offer | None = None
         self._willing = False  # the person has accepted; the log may move before the organizer writes it
         self._claim_at: float | None = None
+        self._returned: tuple[int, log.HandOver] | None = None  # the organizer, come back at a place of the log that we cannot reach
+        self._follow_at = 0.0
 
     @property
     def offered(self) -> bool:
@@ -102,6 +107,13 @@ class Heir:
 
     def tick(self, now: float) -> None:
         member = self._member
+        if self._returned is not None and now >= self._follow_at:
+            index, back = self._returned
+            if index <= member.state.index + 1:
+                self._returned = None
+            else:
+                self._follow_at = now + RESYNC_AFTER
+                member.follow(ParticipantId(back.participant), back.signing_key, back.exchange_key)
         if self._claim_at is None:
             return
         if member.pulse.silent(now) < TAKE_OVER_AFTER or member.state.organizer == member.me:
@@ -157,6 +169,12 @@ class Heir:
         if isinstance(said, log.Entry) and isinstance(fields, log.HandOver) and fields.participant == sender:
             if said.index == state.index + 1:
                 return state.organizer_key
+            if said.index > state.index + 1 and fields.signing_key == state.organizer_key and sender not in state.ever:
+                log.authenticate_untrusted(content, state.organizer_key)
+                if self._returned is None:
+                    self._follow_at = now + RESYNC_AFTER  # what is lacking may be on its way
+                if self._returned is None or self._returned[0] < said.index:
+                    self._returned = said.index, fields
         elif isinstance(said, log.Entry) and isinstance(fields, log.TakeOver) and fields.participant == sender and author is not None:
             if said.index == state.index + 1 and (state.organizer == member.me or member.pulse.silent(now) >= TAKE_OVER_AFTER):
                 return author.signing_key

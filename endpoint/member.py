@@ -294,7 +294,8 @@ class Member(Speaker):
         """Whether it was right when it was sent, and nobody is to blame: a former presenter's picture, a former organizer's log, the lines
         that somebody said while its right to chat was taken."""
         if isinstance(error, NoRight) and header.channel == Channel.CHAT:
-            return error.certain and self.state.may_send(header.sender, Channel.CHAT, error.index, header.counter - MAX_IN_FLIGHT)
+            known = error.certain and header.sender in self.state.members
+            return known and self.state.may_send(header.sender, Channel.CHAT, error.index, header.counter - MAX_IN_FLIGHT)
         if isinstance(error, NoRight) and header.channel in (Channel.SCREEN, Channel.SNAPSHOT):
             return error.certain and self.state.presenter_at(error.index) == header.sender
         return isinstance(error, EpochClosed) and header.channel == Channel.LOG and header.sender != self.state.organizer

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from endpoint import events
-from endpoint.errors import NotAllowed
+from crypto.signing import SigningKey
+from endpoint import events, log
+from endpoint.errors import ForgedEntry, NotAllowed, NotInOffice
 from endpoint.job import Job
 from endpoint.journal import Journal, JournalError
 from endpoint.messages import Request, Verb
-from tests.endpoint.test_chair import agree, hall, handed, restarting
-from wire.ids import ParticipantId
+from tests.endpoint.test_chair import agree, hall, handed, journalled, restarting
+from wire.ids import Channel, ParticipantId
 from wire.packet import Flag, parse_packet_untrusted
 
 
@@ -55,6 +56,85 @@ def test_a_chair_that_has_passed_writes_nothing() -> None:
         former.lock(True, room.now)
     assert room.organizer.state.index == index
     agree(room.organizer, ana, ben)
+
+
+def test_entries_that_died_with_the_organizer_leave_nobody_behind(tmp_path: Path) -> None:
+    """Written down and sent to no relay: who comes back goes on after them, and the others begin again there."""
+    room, olga, (ana, ben, cleo) = restarting(tmp_path / "journal")
+    olga.chair.name_successors([cleo.me], room.now)
+    ben.chat("before")
+    room.run(6.0)
+    room.unlink(olga.me)
+    olga.chair.appoint(ana.me, room.now)
+    olga.chair.allow_chat(ben.me, False, room.now)
+    assert olga.chair.journal is not None
+    olga.chair.journal.close()
+    room.kill(olga.me)
+    back = journalled(room, tmp_path / "journal", 11)
+    assert ana.state.index < back.state.index, "nobody can have what nobody sent"
+    room.run(20.0, step=1.0)
+    agree(back, ana, ben, cleo)
+    assert {m.state.snapshot() == back.state.snapshot() for m in (ana, ben, cleo)} == {True}
+    assert ana.state.presenter == ana.me
+    assert [e.participant for e in room.events(ana, events.OrganizerChanged)] == [back.me]
+    with pytest.raises(NotAllowed):
+        ben.chat("I may not")
+    ana.chat("after")
+    back.chair.allow_chat(ben.me, True, room.now)
+    room.run(1.0)
+    ben.chat("again")
+    room.run(6.0)
+    assert room.chat(cleo) == [("Ben", "before"), ("Ana", "after"), ("Ben", "again")]
+    room.kill(back.me)
+    room.run(65.0, step=1.0)
+    cleo.heir.take_over(room.now)
+    room.run(5.0, step=1.0)
+    agree(ana, ben, cleo)
+    assert ana.state.organizer == cleo.me
+
+
+def test_nobody_but_the_organizers_key_names_who_came_back(tmp_path: Path) -> None:
+    room, (ana, ben) = hall("Ana", "Ben")
+    state = ben.state
+    for key in (SigningKey.generate(), ana.signing):
+        signature = bytes(64)
+        fields = log.HandOver(77, state.organizer_key, ana.exchange.public, signature, state.epoch + 1)
+        entry = log.sign_entry(key, state.index + 5, bytes(32), 0, fields)
+        with pytest.raises((ForgedEntry, NotInOffice)):
+            ben.heir.judge_untrusted(ParticipantId(77), entry.wire, room.now)
+        fields = log.HandOver(77, key.public, ana.exchange.public, signature, state.epoch + 1)
+        entry = log.sign_entry(key, state.index + 5, bytes(32), 0, fields)
+        with pytest.raises((ForgedEntry, NotInOffice)):
+            ben.heir.judge_untrusted(ParticipantId(77), entry.wire, room.now)
+    room.run(30.0, step=1.0)
+    agree(room.organizer, ana, ben)
+    assert not ben.dropped["withheld"]
+
+
+def test_a_line_that_crosses_the_loss_of_the_right_is_dropped_and_nobody_is_blamed() -> None:
+    room, (ana, ben) = hall("Ana", "Ben")
+    olga = room.organizer
+    held: list[tuple[ParticipantId, bytes]] = []
+
+    def slow(to: ParticipantId, packet: bytes) -> list[bytes]:
+        """Ana hears nothing of the log for a while."""
+        late = to == ana.me and parse_packet_untrusted(packet).channel == Channel.LOG
+        held.extend([(to, packet)] if late else [])
+        return [] if late else [packet]
+
+    room.meddle = slow
+    olga.chair.allow_chat(ana.me, False, room.now)
+    ana.chat("while it was taken")
+    room.run()
+    for member in (olga, ben):
+        assert room.chat(member) == []
+        assert not member.refused
+        assert not room.events(member, events.Dropped)
+        assert member.dropped["no-right-late"] == 1
+    for number in range(70):  # a modified client, that never looks at the log again
+        ana.chat(f"line {number}")
+    room.run()
+    assert 1 <= olga.refused[ana.me] <= 10
 
 
 def full_disk(journal: Journal) -> None:

@@ -44,7 +44,7 @@ def test_G06_a_mute_with_a_cut_while_the_muted_is_away_with_sealed_and_with_queu
     (withdrawn,) = room.events(ana, events.ChatWithdrawn)
     assert (withdrawn.participant, withdrawn.counter) == (ana.me, 0), "she saw her own line; it is taken back"
     assert [dropped.name for dropped in room.events(ana, events.Dropped)] == ["not-allowed"]
-    assert ben.dropped["no-right"] == room.organizer.dropped["no-right"] == 1
+    assert ben.dropped["no-right-late"] == room.organizer.dropped["no-right-late"] == 1
     room.organizer.chair.allow_chat(ana.me, True, room.now)
     room.run()
     ana.chat("again")
