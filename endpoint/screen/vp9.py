@@ -25,6 +25,8 @@ QUALITIES: Final = (20, 30, 40, 52, 63)
 """Quantisers (libvpx's `crf`), the best first: the first is near 42 dB, the last a sketch."""
 HALF_QUALITIES: Final = (38, 44, 50, 56, 63)
 """The same at half the size, where finer ones buy bytes and no likeness: what is lost by making a picture smaller stays lost."""
+_BAND: Final = 32
+"""Rows that are made smaller together; an even number."""
 _FORMATS: Final = ("yuv444p", "yuvj444p", "gbrp")
 CODEC: Final = "vp09.01.40.08.03.01.01.01.01"
 """What to tell WebCodecs: profile 1, level 4, 8 bits, 4:4:4, BT.709, full range. Chromium believes this, not the stream."""
@@ -73,15 +75,27 @@ class FilmEncoder:
 def halved(picture: Picture) -> Picture:
     """A picture half as wide and high (an odd one is rounded up): each pixel the mean of four, all of its bytes at once."""
     pixels = words(picture)
+    height, width = pixels.shape
+    small = np.empty((-(-height // 2), -(-width // 2)), np.uint32)
+    for top in range(0, height, _BAND):  # the work stays in the processor's cache
+        _halve(pixels[top : top + _BAND], small[top // 2 : (top + _BAND) // 2])
+    return small.view(np.uint8).reshape(*small.shape, 4)
+
+
+def _halve(pixels: Words, small: Words) -> None:
     upper, lower = pixels[0::2], pixels[1::2]
     if len(lower) < len(upper):
         lower = pixels[[*range(1, len(pixels), 2), -1]]
     rows = _mean(upper, lower)
-    left, right = rows[:, 0::2], rows[:, 1::2]
-    if right.shape[1] < left.shape[1]:
-        right = np.concatenate((right, left[:, -1:]), axis=1)
-    small = np.ascontiguousarray(_mean(left, right))
-    return small.view(np.uint8).reshape(*small.shape, 4)
+    if rows.shape[1] % 2:
+        rows = np.concatenate((rows, rows[:, -1:]), axis=1)
+    pairs = rows.view(np.uint64)  # the left pixel below, the right one above
+    right = pairs >> np.uint64(32)
+    means = pairs ^ right
+    means &= np.uint64(0xFEFEFEFE)
+    means >>= np.uint64(1)
+    means += pairs & right
+    small[:] = means
 
 
 def _mean(a: Words, b: Words) -> Words:
