@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from manager import errors, idempotency, openapi
 from manager.api_types import Nothing, Problem
 from manager.callers import Caller
-from manager.errors import KeyRefused, Refusal, RequestMalformed, StepMissing, Throttled
+from manager.errors import KeyRefused, Refusal, RequestMalformed, SignInNeeded, StepMissing, Throttled
 from manager.house import House
 from manager.operations import OPERATIONS, Call, Operation, Text, word_untrusted
 from manager.throttle import Rate, Throttle
@@ -137,6 +137,8 @@ def _endpoint(house: House, calls: Throttle, here: dict[str, Operation]) -> Call
             _charge(calls, caller)
         if operation.scope is not None and caller is not None:
             caller.require(operation.scope)
+        if operation.people and caller is not None and caller.login is None:
+            raise SignInNeeded
         words = _words_untrusted(operation, request)
         body, raw = await _body_untrusted(request, operation.takes)
         call = Call(house, house.clock(), address, request.headers.get("user-agent", ""), words, body, caller)

@@ -26,7 +26,7 @@ from markupsafe import Markup
 LANGUAGES: Final = {"en": "English", "fr": "Français"}
 """Each in its own words."""
 HERE: Final = Path(__file__).parent
-PROGRAMS: Final = {"__main__.py", "commands.py", "api.py", "api_types.py", "operations.py", "openapi.py", "idempotency.py"}
+PROGRAMS: Final = {"__main__.py", "commands.py", "api.py", "api_types.py", "openapi.py", "idempotency.py"}
 """Modules that speak to programs and operators, in English."""
 _REGION: Final = {"en": "en_GB", "fr": "fr_FR"}
 """Where the dates of a language come from: a day before its month."""

@@ -1,7 +1,9 @@
 """What an attacker tries besides guessing: stale links, stolen databases, other people's keys and cookies, foreign hosts."""
 
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyotp
@@ -10,12 +12,15 @@ import trio
 import trio.testing
 from sqlalchemy import text
 
-from manager import keys, passwords
+from manager import accounts, keys, passwords
+from manager.accounts import AccountRole
 from manager.api import create_app
+from manager.callers import Scope
 from manager.errors import LinkWorthless, SettingsMalformed, SignInRefused, Throttled
 from manager.hidden import Hidden
 from manager.house import furnish
 from manager.nodes import Nodes
+from manager.operations import OPERATIONS, WORDS, Operation
 from manager.passwords import Hashing
 from manager.seal import FILE, Seal
 from manager.settings import load_settings
@@ -150,3 +155,61 @@ async def test_idempotency_keys_of_two_accounts_do_not_meet(app: httpx.AsyncClie
     assert first.status_code == second.status_code == 201
     assert first.json()["meeting_id"] != second.json()["meeting_id"]
     assert again.json() == first.json()
+
+
+GUARDED = [operation for operation in OPERATIONS if operation.scope is not None or operation.people]
+
+
+def call(operation: Operation) -> dict[str, Any]:
+    """The operation's own example."""
+    path = re.sub(r"\{(\w+)\}", lambda word: WORDS[word[1]].example, operation.path)
+    return {"method": operation.method, "url": path} | ({"json": operation.example} if operation.example else {})
+
+
+async def test_G14_every_call_asks_who_calls_and_what_for(sqlite_store: Store) -> None:
+    """Nobody, a key without the scope, a key where a person is asked for, an organizer where an administrator is."""
+    assert len(GUARDED) > 40
+    async with village(sqlite_store) as v:
+        v.now = time.time()
+        person = await v.join("ann@example.org")
+        weak = {
+            scope: (await v.house.own.make_key(person, f"without {scope}", [other for other in Scope if other is not scope]))[1]
+            for scope in Scope
+        }
+        every = (await v.house.own.make_key(person, "every", list(Scope)))[1]
+    async with browser(sqlite_store) as client:
+
+        async def said(operation: Operation, key: str | None) -> tuple[int, str]:
+            headers = {} if key is None else {"authorization": f"Bearer {key}"}
+            answer = await client.request(**call(operation), headers=headers)
+            return answer.status_code, answer.json().get("name", "")
+
+        for operation in GUARDED:
+            assert await said(operation, None) == (401, "key-refused"), operation
+            if operation.scope is not None:
+                assert await said(operation, weak[operation.scope]) == (403, "scope-missing"), operation
+            if operation.people:
+                assert await said(operation, every) == (401, "sign-in-needed"), operation
+            if operation.path.startswith("/api/v1/admin/"):
+                assert await said(operation, every) == (403, "not-permitted"), operation
+
+
+async def test_G14_an_external_administrator_sees_no_policy_audit_log_or_node(sqlite_store: Store) -> None:
+    async with village(sqlite_store) as v:
+        v.now = time.time()
+        key = (await v.house.own.make_key(await v.join("eve@example.org", AccountRole.EXTERNAL_ADMIN), "all", list(Scope)))[1]
+        await v.join("ida@example.org", AccountRole.INTERNAL_ADMIN)
+        internal = sqlite_store.read_now(accounts.account_by_email, "ida@example.org")
+        assert internal is not None
+    async with browser(sqlite_store) as client:
+        headers = {"authorization": f"Bearer {key}"}
+        for path in ("policy", "audit", "audit/head", "nodes"):
+            assert (await client.get(f"/api/v1/admin/{path}", headers=headers)).status_code == 403, path
+        one = f"/api/v1/admin/accounts/{internal.id}"
+        assert (await client.get(one, headers=headers)).status_code == 404
+        assert (await client.patch(one, json={"active": False}, headers=headers)).status_code == 404
+        assert (await client.delete(one, headers=headers)).status_code == 404
+        for path in ("reset-factors", "sign-out"):
+            assert (await client.post(f"{one}/{path}", headers=headers)).status_code == 404, path
+        invitation = {"email": "x@example.org", "name": "X", "role": "external-admin"}
+        assert (await client.post("/api/v1/admin/invitations", json=invitation, headers=headers)).status_code == 403
