@@ -23,6 +23,7 @@ so the 5 s of the fast channels is a rule of this file, not of mathematics.
 The caller passes `now`: seconds of a monotonic clock. Not for use from several threads at once.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,6 +35,7 @@ from crypto.suite import MAX_AGE, MAX_BLOCKS, MAX_PACKETS
 EVERYONE: Final = 0  # the recipient of group packets
 KEY_CHANNEL: Final = 0
 LEAVE_GRACE: Final = 180.0  # seconds a leaver's unicast packets still open; after a dismissal: none
+MAX_WARM: Final = 256  # openers of unicast streams that are kept ready
 
 # how long a closed epoch still opens packets to everyone, in seconds, by channel
 RETENTION: Final = {1: 180.0, 2: 180.0, 8: 180.0, 5: 5.0, 6: 5.0, 7: 5.0, 9: 5.0}
@@ -73,6 +75,7 @@ class Keyring:
         self._peers: dict[int, _Peer] = {}
         self._gone: set[int] = set()  # dropped and erased; a participant ID never comes back
         self._sealers: dict[tuple[int, int], Sealer] = {}  # by recipient, channel: the stream's newest, open or closed
+        self._warm: deque[tuple[int, int]] = deque()  # peers' openers, by peer and channel, oldest first
         self._forgotten = False
 
     # the group's epochs
@@ -246,7 +249,16 @@ class Keyring:
         opener = peer.openers.get(channel)
         if opener is None:
             opener = peer.openers[channel] = Opener(stream_keys(prk, sender, recipient, channel))
+            self._keep_warm(sender, channel)
         return opener
+
+    def _keep_warm(self, peer: int, channel: int) -> None:
+        """An opener takes 1.6 KB and holds nothing that its key does not give again: of a full hall only the newest are kept."""
+        self._warm.append((peer, channel))
+        if len(self._warm) > MAX_WARM:
+            oldest, its = self._warm.popleft()
+            if oldest in self._peers:
+                self._peers[oldest].openers.pop(its, None)
 
     def expire(self, now: float) -> None:
         """Erase what is out of its time. Openers and keys of closed epochs and dropped peers go; the rest stays."""
@@ -268,6 +280,7 @@ class Keyring:
         self._forgotten = True
         self._epochs.clear()
         self._peers.clear()
+        self._warm.clear()
         self._current = None
         for sealer in self._sealers.values():
             sealer.close()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from crypto.errors import BadLength, CryptoError, EpochClosed, NoSuchStream, UnknownEpoch
-from crypto.keyring import LEAVE_GRACE, RETENTION, Keyring
+from crypto.keyring import LEAVE_GRACE, MAX_WARM, RETENTION, Keyring
 from crypto.schedule import group_prk, ratchet, stream_keys
 from crypto.seal import Opener, Sealer
 from crypto.suite import MAX_BLOCKS, MAX_PACKETS
@@ -53,6 +53,17 @@ def test_a_closed_epoch_stays_open_as_long_as_its_channel_says(channel: int, sec
     assert not opens(ring, channel, 1, 100.0 + seconds)
     ring.expire(100.0 + seconds)
     assert opens(ring, channel, 2, 100.0 + seconds)
+
+
+def test_of_a_full_hall_only_the_newest_openers_are_kept() -> None:
+    ring, peers = ring_at(1), range(2, 2 + 2 * MAX_WARM)
+    for peer in peers:
+        ring.set_key_channel(peer, peer.to_bytes(32, "big"))
+        ring.opener(peer, ME, 0, 0, 0.0)
+    assert sum(len(peer.openers) for peer in ring._peers.values()) == MAX_WARM
+    theirs = Sealer(stream_keys(peers[0].to_bytes(32, "big"), peers[0], ME, 0))
+    packet = seal_next(theirs)
+    ring.opener(peers[0], ME, 0, 0, 0.0).verify(packet)  # made anew
 
 
 def test_expired_keys_leave_the_memory() -> None:
