@@ -56,6 +56,7 @@ SIZES = {200: 200, 1200: 1200, 16384: MAX_PACKET}
 RATES = {200: 500.0, 1200: 500.0, 16384: 150.0}
 WINDOWS = {200: 1024, 1200: 512, 16384: 48}
 SATURATED_BYTES = 24 << 20  # of one run: below what a relay calls a flood
+SATURATED_PACKETS = 40_000  # the same
 PACED_SECONDS = 2.5
 
 
@@ -250,7 +251,7 @@ class Load:
         """Microseconds of CPU for each delivered packet, and the median latency in microseconds."""
         body = SIZES.get(self.size, self.size)
         rate = RATES.get(self.size, 500.0) if paced else 0.0
-        packets = int(rate * seconds) if paced else SATURATED_BYTES // body
+        packets = int(rate * seconds) if paced else min(SATURATED_BYTES // body, SATURATED_PACKETS)
         before = cpu(self.server.pid)
         found = self.say(f"run {WINDOWS.get(self.size, 512)} {rate} {packets} {seconds}")
         spent = cpu(self.server.pid) - before

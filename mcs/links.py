@@ -13,6 +13,7 @@ from typing import Protocol
 
 import trio
 
+from mcs.bucket import Bucket
 from mcs.fanout import Reader
 from mcs.limits import (
     CLEAR_BURST,
@@ -54,24 +55,6 @@ from wire.frame import Frame
 from wire.ids import ParticipantId, SessionId
 
 
-class Bucket:
-    """A token bucket: `rate` a second, `burst` at once."""
-
-    __slots__ = ("_at", "_left", "burst", "rate")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate, self.burst = rate, burst
-        self._left, self._at = burst, now
-
-    def take(self, amount: float, now: float) -> bool:
-        self._left = min(self.burst, self._left + (now - self._at) * self.rate)
-        self._at = now
-        if amount > self._left:
-            return False
-        self._left -= amount
-        return True
-
-
 class Role(Protocol):
     """What a link has turned out to be."""
 
@@ -98,7 +81,7 @@ class EndpointLink:
         self._relay = relay
         self._connection = connection
         self._session = session
-        self._flood = Bucket(FLOOD_RATE, FLOOD_BURST, now)
+        self._flood = session.floods.setdefault(self.participant, Bucket(FLOOD_RATE, FLOOD_BURST, now))
         self._clear = Bucket(CLEAR_RATE, CLEAR_BURST, now)
         self._office_clear = Bucket(OFFICE_CLEAR_RATE, OFFICE_CLEAR_BURST, now)
         self._start: list[Position] = []
@@ -126,6 +109,7 @@ class EndpointLink:
 
     def _pay(self, cost: int) -> None:
         if not self._flood.take(cost, trio.current_time()):
+            self._flood.empty()
             raise LinkClosed(CloseReason.FLOOD, remote=False)
 
     def pull(self, budget: int) -> bytes | None:

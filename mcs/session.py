@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol, TypeVar
 
 from mcs.admission import Admission
+from mcs.bucket import Bucket
 from mcs.fanout import Reader, Screen
 from mcs.feed import Feed, Group, Port
 from mcs.limits import (
@@ -104,6 +105,7 @@ class Session:
         self._gaps: dict[Stream, float] = {}  # what other nodes are asked for, since when
         self.unheard: set[ParticipantId] = set()  # links whose packets were dropped while nobody could say that they are admitted
         self.wants = Wants()
+        self.floods: dict[ParticipantId, Bucket] = {}  # what each may still send here; owned by its links, and a new link changes nothing
         self._noted: tuple[int, ...] | None = (
             None  # channel to recipient of the last packet: what follows from it has been seen to, until the next `fan_out`
         )

@@ -221,6 +221,19 @@ async def test_a_flood_ends_its_link_alone(cluster: Cluster, monkeypatch: pytest
             three.send(Channel.SCREEN, body=bytes(1000))
         assert (await three.end()).reason is CloseReason.FLOOD
         await found.still_works()
+        async with cluster.member(found.address, found.meeting, 3) as again:  # coming again gives nothing new
+            again.send(Channel.SCREEN, body=bytes(1000))
+            assert (await again.end()).reason is CloseReason.FLOOD
+
+
+async def test_small_packets_flood_too(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcs.links.FLOOD_BURST", 20 * limits.ITEM_COST)
+    monkeypatch.setattr("mcs.links.FLOOD_RATE", 1)
+    async with desk(cluster) as found, cluster.member(found.address, found.meeting, 3) as three:
+        for _ in range(21):
+            three.send(Channel.CURSOR)
+        assert (await three.end()).reason is CloseReason.FLOOD
+        await found.still_works()
 
 
 async def test_handshake_packets_are_limited(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
