@@ -53,6 +53,7 @@ class Lender:
         self._local_at = float("-inf")
         self._heard_at = float("-inf")
         self._ready = False
+        self._acting: trio.CancelScope | None = None  # what is being done
         session.listen(self._heard)
         presenter.listeners.append(self._light_changed)
 
@@ -126,6 +127,8 @@ class Lender:
             while True:
                 self._take.receive_nowait()
                 self.dropped["input-too-late"] += 1
+        if self._acting is not None:
+            self._acting.cancel()
         if self._ready and self._touch.held:
             self._touch.release()
 
@@ -134,16 +137,20 @@ class Lender:
             if not self.holder:
                 self.dropped["input-too-late"] += 1
                 continue
-            await self._touch.act(event)
-            self.done += 1
-            if not self.holder:  # it ended while this was done
+            with trio.CancelScope() as self._acting:
+                await self._touch.act(event)
+            if self._acting.cancelled_caught:  # a long text, say, in the middle
+                self.dropped["input-too-late"] += 1
                 self._touch.release()
+            else:
+                self.done += 1
+            self._acting = None
 
     async def _watch_person(self) -> None:
         while True:
             key = await self._touch.local()
             self._local_at = trio.current_time()
-            if self.holder and (key or self._touch.held):
+            if self.holder:  # local hands win at once, over what waits and what is being done too
                 self._drop_waiting()
             if key and self.holder:
                 self.take_back()

@@ -153,22 +153,27 @@ class X11Touch:
     async def act(self, event: InputEvent) -> None:
         """See `Touch.act`. Raises ScreenError `display-lost`."""
         with self._display.errors():
-            match event:
-                case Move(x, y):
-                    place = self._place(x, y)
-                    if place is not None:
-                        self._fake(_MOTION, 0, *place)
-                case Button(button, down):
-                    self._press_button(button, down)
-                case Wheel(right, down):
-                    for notches, (back, forth) in ((down, _WHEELS[0]), (right, _WHEELS[1])):
-                        for _ in range(abs(notches)):
-                            self._tap_button(forth if notches > 0 else back)
-                case Key(keysym, down):
-                    await self._press_key(keysym, down)
-                case Text(text):
-                    await self._type(text)
-            self._display.connection.flush()
+            try:
+                await self._do(event)
+            finally:  # cancelled too: what was begun is undone, and must arrive
+                self._display.connection.flush()
+
+    async def _do(self, event: InputEvent) -> None:
+        match event:
+            case Move(x, y):
+                place = self._place(x, y)
+                if place is not None:
+                    self._fake(_MOTION, 0, *place)
+            case Button(button, down):
+                self._press_button(button, down)
+            case Wheel(right, down):
+                for notches, (back, forth) in ((down, _WHEELS[0]), (right, _WHEELS[1])):
+                    for _ in range(abs(notches)):
+                        self._tap_button(forth if notches > 0 else back)
+            case Key(keysym, down):
+                await self._press_key(keysym, down)
+            case Text(text):
+                await self._type(text)
 
     def release(self) -> None:
         """See `Touch.release`."""
@@ -211,26 +216,31 @@ class X11Touch:
         caps = self._codes.get(_CAPS_LOCK) if self._display.connection.core.QueryPointer(self._root).reply().mask & _LOCK else None
         if caps:  # it would turn letters round
             self._tap(caps[0])
-        for character in text:
-            keysym = keysym_of(character)
-            if keysym is None:
-                continue
-            found = self._codes.get(keysym)
-            if found is None:
-                code = await self._spare_key(keysym)
-                if code is not None:
-                    self._tap(code)
-                continue
-            code, level = found
-            held = shift is not None and shift[0] in self._keys.values()
-            turn = shift is not None and held != (level == 1) and 0x20 <= keysym < 0xFF00  # Shift is ours to press, and to lift
-            if turn and shift:
-                self._fake(_KEY_RELEASE if held else _KEY_PRESS, shift[0])
-            self._tap(code)
-            if turn and shift:
-                self._fake(_KEY_PRESS if held else _KEY_RELEASE, shift[0])
-        if caps:
-            self._tap(caps[0])
+        try:
+            for character in text:
+                await self._type_one(character, shift)
+        finally:
+            if caps:
+                self._tap(caps[0])
+
+    async def _type_one(self, character: str, shift: tuple[int, int] | None) -> None:
+        keysym = keysym_of(character)
+        if keysym is None:
+            return
+        found = self._codes.get(keysym)
+        if found is None:
+            code = await self._spare_key(keysym)
+            if code is not None:
+                self._tap(code)
+            return
+        code, level = found
+        held = shift is not None and shift[0] in self._keys.values()
+        turn = shift is not None and held != (level == 1) and 0x20 <= keysym < 0xFF00  # Shift is ours to press, and to lift
+        if turn and shift:
+            self._fake(_KEY_RELEASE if held else _KEY_PRESS, shift[0])
+        self._tap(code)
+        if turn and shift:
+            self._fake(_KEY_PRESS if held else _KEY_RELEASE, shift[0])
 
     def _tap(self, code: int) -> None:
         self._fake(_KEY_PRESS, code)

@@ -1,10 +1,11 @@
 """Who may move the presenter's hands: rights by the log alone, at members without sockets (rows G10, G11)."""
 
 import runpy
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
+from types import SimpleNamespace, TracebackType
+from typing import Self, cast
 
 import pytest
 import trio
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 
 from endpoint import events
 from endpoint.errors import MalformedContent, NotAllowed
-from endpoint.hands import Input, Key, Move, Pointer, Shape, Text, encode, parse_input_untrusted, parse_pointer_untrusted
+from endpoint.hands import Input, InputEvent, Key, Move, Pointer, Shape, Text, encode, parse_input_untrusted, parse_pointer_untrusted
 from endpoint.messages import Request, Verb
-from endpoint.remote_control import Borrower
+from endpoint.present import OnAir, Presenter
+from endpoint.remote_control import Borrower, Lender
 from endpoint.session import Session
 from endpoint.watch import Showing, Watcher
 from tests.endpoint.room import Room
@@ -169,6 +171,53 @@ async def test_G10_what_hands_did_is_sent_or_counted(goes: str, autojump_clock: 
         await trio.sleep(2.0)
         nursery.cancel_scope.cancel()
     assert [hands.events for hands in sent if hands.events] == [[Text("at once")], [Text("anew")]]
+
+
+class Slow:
+    """A touch for which everything takes a minute."""
+
+    held = True
+
+    def __init__(self) -> None:
+        self.begun = self.ended = self.released = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    async def act(self, event: InputEvent) -> None:
+        self.begun += 1
+        await trio.sleep(60)
+        self.ended += 1
+
+    def release(self) -> None:
+        self.released += 1
+
+    async def local(self) -> bool:
+        await trio.sleep_forever()
+        return False
+
+
+async def test_G11_what_is_being_done_stops_when_the_hands_are_taken_back(autojump_clock: trio.testing.MockClock) -> None:
+    heard: list[Callable[[events.Event], None]] = []
+    state = SimpleNamespace(presenter=BEN, control=ANA)
+    session = cast("Session", SimpleNamespace(state=state, me=BEN, listen=heard.append, lend=lambda participant: None))
+    presenter = cast("Presenter", SimpleNamespace(on_air=OnAir.LIVE, listeners=[], stale=lambda shown, now: False))
+    touch = Slow()
+    lender = Lender(session, presenter, touch)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lender.run)
+        await trio.testing.wait_all_tasks_blocked()
+        heard[0](events.InputReceived(ANA, Input(0, [Text("中" * 256), Text("b"), Text("c")])))
+        await trio.testing.wait_all_tasks_blocked()
+        lender.take_back()
+        await trio.sleep(300)
+        assert (touch.begun, touch.ended, lender.done) == (1, 0, 0)
+        assert lender.dropped["input-too-late"] == 3
+        assert touch.released
+        nursery.cancel_scope.cancel()
 
 
 def test_the_vectors_are_what_the_code_makes() -> None:
