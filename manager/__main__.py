@@ -13,16 +13,10 @@ import click
 import structlog
 import trio
 
-from manager.api import create_app
 from manager.commands import COMMANDS, config_option, store_option
-from manager.house import furnish
-from manager.nodes import Nodes
 from manager.seal import Seal
 from manager.settings import Settings, load_settings, local_site
-from manager.site.app import create_site
-from manager.site.visit import Site
 from manager.store import Store
-from net.http import serve_asgi
 from net.listener import addresses, listen, serve_tls
 from net.pki import Identity
 from net.process import configure_logging, exit_with_parent, run, until_told_to_stop, warn_of_expiry
@@ -34,6 +28,14 @@ log = structlog.get_logger()
 
 async def serve(settings: Settings, *, parent: bool = False, ready: Callable[[int, int, str], None] = lambda api, node, site: None) -> None:
     """Run a manager until it is told to stop. `ready(api_port, node_port, site)`: it serves from now on. Raises a `ParleyError` at start."""
+    # loaded here: what only looks at the store, or shows its help, starts in half the time without the API and the site
+    from manager.api import create_app
+    from manager.house import furnish
+    from manager.nodes import Nodes
+    from manager.site.app import create_site
+    from manager.site.visit import Site
+    from net.http import serve_asgi
+
     identity = Identity.in_directory(settings.identity)
     tap = None if settings.tap is None else Tap(settings.tap)
     node_context = server_context(identity, ask_peer=True, alpn=[FRAMES])
