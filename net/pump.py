@@ -340,7 +340,9 @@ class Pumped:
             if words:
                 with trio.move_on_after(CLOSE_WITHIN):
                     await stream.send_all(words)
-            if why.reason is not CloseReason.SILENT:  # nobody is there to wait for
+            if why.reason is CloseReason.FLOOD and not why.remote:  # closing reads what still comes; of this one nothing more is read
+                await trio.sleep(CLOSE_WITHIN)
+            elif why.reason is not CloseReason.SILENT:  # nobody is there to wait for
                 with trio.move_on_after(CLOSE_WITHIN):
                     await stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
