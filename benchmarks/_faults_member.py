@@ -19,17 +19,17 @@ import trio
 from OpenSSL import SSL
 
 from endpoint.outbox import Outbox
+from endpoint.reserve import RESERVE_EVERY, Reserve
 from net.connection import Connection
 from net.dial import Unreachable, dial
 from net.tls import TlsRefused, client_context
-from wire.control import VERSION, Admitted, Control, Have, Hello, Lost, Taken, Want, Welcome
+from wire.control import VERSION, Admitted, Control, Have, Hello, Lost, Position, Taken, Want, Welcome
 from wire.frame import Frame
 from wire.have import HaveVector
 from wire.ids import Channel, Epoch, ParticipantId, SessionId, Stream
 from wire.link import Side
 from wire.packet import HEADER_SIZE, TAG_SIZE, UNICAST_CHANNELS, Flag, pack_header, parse_packet_untrusted
 
-FRAMES = 12.0
 UPDATE = 6000
 SNAPSHOT = 40_000
 PIECE = 15_000
@@ -52,6 +52,8 @@ class Member:
         self.doubled = self.gaps = self.lost = self.inexact = 0
         self.links: list[tuple[float, float, str, str]] = []  # up, down, node, why
         self.connection: Connection | None = None
+        self.reserve: Reserve[Any] | None = None
+        self.node = ""
         self.up = False
         self.closing = False
         self._state = bytes(16)
@@ -69,29 +71,67 @@ class Member:
             nursery.start_soon(self.say)
             if self.number == self.settings["presenter"]:
                 nursery.start_soon(self.present)
+            nursery.start_soon(self.keep_reserve, nursery, relays)
             while not self.closing:
-                node, address = relays[0]
-                relays.append(relays.pop(0))
+                reserve, self.reserve = self.reserve, None
+                at = reserve.relay if reserve and not reserve.over else relays[0]
+                relays.remove(at)
+                relays.append(at)
+                node, address = self.node, _ = at
                 began, self.up = time.monotonic(), False
-                why = await self.link(node, tuple(address))
+                why = await (self.link(tuple(address)) if reserve is None or reserve.over else self.promote(reserve))
                 if self.up:
                     self.links.append((began, time.monotonic(), node, why))
                 self.up, self.connection = False, None
-                await trio.sleep(0.02)
+                if self.reserve is None or self.reserve.over:
+                    await trio.sleep(0.02)
             nursery.cancel_scope.cancel()
 
-    async def link(self, node: str, address: tuple[str, int]) -> str:
+    async def dial(self, address: tuple[str, int]) -> Connection:
+        stream = await dial([address], self.tls, server_kind="mcs", cluster="home", timeout=4.0)
+        return Connection(stream, Side.CALLER, self)
+
+    async def link(self, address: tuple[str, int]) -> str:
         try:
-            stream = await dial([address], self.tls, server_kind="mcs", cluster="home", timeout=4.0)
+            self.connection = connection = await self.dial(address)
         except (Unreachable, TlsRefused) as error:
             return str(error)
-        self.connection = connection = Connection(stream, Side.CALLER, self)
-        parts, token = self.have.parts(), bytes.fromhex(self.settings["tokens"][str(self.number)])
-        role = 1 if self.organizer else 2
-        connection.send(Hello(VERSION, self.settings["session"], self.number, role, token, False, parts[0], more=len(parts) > 1))
-        for at, part in enumerate(parts[1:], 2):
-            connection.send(Have(part, more=at < len(parts)))
+        parts = self.have.parts()
+        connection.send(self.hello(parts[0], more=len(parts) > 1))
+        self.say_have(connection, parts[1:])
         return str((await connection.run()).reason)
+
+    async def promote(self, reserve: Reserve[Any]) -> str:
+        self.connection = reserve.connection
+        self.say_have(reserve.connection, self.have.parts())
+        return str((await reserve.ended()).reason)
+
+    async def keep_reserve(self, nursery: trio.Nursery, relays: list[Any]) -> None:
+        """As `endpoint.session` does."""
+        tries = 0
+        while not self.closing:
+            await trio.sleep(RESERVE_EVERY * random.uniform(0.5, 1.0))
+            others = [relay for relay in relays if relay[0] != self.node]
+            if not self.up or not others or (self.reserve is not None and not self.reserve.over):
+                continue
+            relay = others[tries % len(others)]
+            tries += 1
+            try:
+                connection = await self.dial(tuple(relay[1]))
+            except (Unreachable, TlsRefused):
+                continue
+            connection.send(self.hello([], more=True, standby=True))
+            self.reserve = Reserve(relay, connection)
+            nursery.start_soon(self.reserve.run)
+
+    def hello(self, have: list[Position], **flags: bool) -> Hello:
+        role, token = 1 if self.organizer else 2, bytes.fromhex(self.settings["tokens"][str(self.number)])
+        return Hello(VERSION, self.settings["session"], self.number, role, token, False, have, **flags)
+
+    @staticmethod
+    def say_have(connection: Connection, parts: list[list[Position]]) -> None:
+        for at, part in enumerate(parts, 1):
+            connection.send(Have(part, more=at < len(parts)))
 
     # --- as a handler ---
 
@@ -165,7 +205,7 @@ class Member:
     async def present(self) -> None:
         began = self.settings["begin"]
         for number in range(1 << 60):
-            await trio.sleep(max(0.0, began + number / FRAMES - time.monotonic()))
+            await trio.sleep(max(0.0, began + number / self.settings["frames"] - time.monotonic()))
             if not self.up:
                 continue
             pixels = random.randbytes(UPDATE)

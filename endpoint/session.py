@@ -5,14 +5,15 @@
         await session.chat("hello")
         async for event in session.events(): …
 
-Its nursery owns three tasks: the link (dials the ticket's relays, stays with the one that answers, moves on when it is lost), the clock
-(`tick`), and one for each costly step, in a worker thread. Everything else is synchronous: whatever arrives runs through the member and
-out again before anything else happens.
+Its nursery owns four tasks: the link (dials the ticket's relays, stays with the one that answers, moves on when it is lost), the one in
+reserve (`endpoint.reserve`), the clock (`tick`), and one for each costly step, in a worker thread. Everything else is synchronous: whatever
+arrives runs through the member and out again before anything else happens.
 
 The session opens no listening port; it only dials.
 """
 
 import math
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -32,12 +33,13 @@ from endpoint.job import Job
 from endpoint.member import Member
 from endpoint.messages import Request, ScreenKind, Verb
 from endpoint.outbox import Outbox
+from endpoint.reserve import RESERVE_EVERY, Reserve
 from endpoint.state import State
 from endpoint.ticket import RelayAddress, Ticket
 from net.connection import Connection
 from net.dial import Unreachable, dial
 from net.tls import TlsRefused
-from wire.control import VERSION, Control, End, Have, Hello, Taken, Want, Welcome
+from wire.control import VERSION, Control, End, Have, Hello, Position, Taken, Want, Welcome
 from wire.errors import SENTENCES, CloseReason, LinkClosed, UnexpectedMessage
 from wire.frame import Frame
 from wire.ids import EVERYONE, Channel, ParticipantId, Role
@@ -87,6 +89,7 @@ class Session:
         self._tls = tls
         self._outbox = Outbox()
         self._connection: Connection | None = None
+        self._reserve: Reserve[RelayAddress] | None = None
         self._node = ""
         self._up = False
         self._sink, self._source = trio.open_memory_channel[Event](MAX_EVENTS)
@@ -123,6 +126,7 @@ class Session:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._keep_linked)
+                nursery.start_soon(self._keep_reserve)
                 nursery.start_soon(self._keep_time)
                 self._settle()
 
@@ -389,6 +393,8 @@ class Session:
         self._closing = True
         if self._connection is not None:
             self._connection.close(reason)
+        if self._reserve is not None:
+            self._reserve.connection.close(reason)
         self._sink.close()
         self._changed.set()
         self._changed = trio.Event()
@@ -400,10 +406,14 @@ class Session:
         relays = list(self.ticket.relays)
         retry, refused, refused_since, reached, give_up = FIRST_RETRY, 0, math.inf, False, trio.current_time() + JOIN_WITHIN
         while not self.over:
-            relay = relays.pop(0)
+            reserve, self._reserve = self._reserve, None
+            if reserve is not None and reserve.over:
+                reserve = None
+            relay = reserve.relay if reserve else relays[0]
+            relays.remove(relay)
             relays.append(relay)
             began = trio.current_time()
-            closed = await self._serve(relay)
+            closed = await self._serve(relay, reserve)
             if self._closing:
                 return
             reached = reached or closed is not None
@@ -426,22 +436,32 @@ class Session:
                 retry = FIRST_RETRY
             elif relay is self.ticket.relays[-1]:
                 self._tell(LinkChanged("", f"{NoRelay.sentence} It is tried again."))
-            await trio.sleep(retry)
+            if self._reserve is None or self._reserve.over:
+                await trio.sleep(retry)
             retry = min(1.5 * retry, LONGEST_RETRY)
 
-    async def _serve(self, relay: RelayAddress) -> LinkClosed | None:
-        """One link, until it ends; None if there was none."""
+    async def _dial(self, relay: RelayAddress) -> Connection | None:
         try:
             async with _limiter(_dials, DIALS):
                 stream = await dial(relay.addresses, self._tls, server_kind="mcs", cluster=self.ticket.cluster, timeout=DIAL_WITHIN)
         except (Unreachable, TlsRefused) as error:
             log.info("relay-unreachable", node=relay.node, why=str(error))
             return None
-        connection = Connection(stream, Side.CALLER, self)
+        return Connection(stream, Side.CALLER, self)
+
+    async def _serve(self, relay: RelayAddress, reserve: Reserve[RelayAddress] | None) -> LinkClosed | None:
+        """One link, until it ends; None if there was none."""
+        connection = reserve.connection if reserve else await self._dial(relay)
+        if connection is None:
+            return None
         self._connection = connection
         self._node = relay.node
-        self._hello(connection)
-        closed = await connection.run()
+        if reserve is None:
+            self._hello(connection)
+            closed = await connection.run()
+        else:
+            self._say_have(connection, self.member.have.parts())
+            closed = await reserve.ended()
         was_up, self._connection, self._up = self._up, None, False
         self.member.unlinked()
         if not (self._closing or self._leaving):
@@ -451,15 +471,37 @@ class Session:
         self._settle()
         return closed
 
-    def _hello(self, connection: Connection) -> None:
+    def _hello(self, connection: Connection, *, standby: bool = False) -> None:
         member, ticket = self.member, self.ticket
         fresh = isinstance(member, Guest) and not member.joined
-        parts = member.have.parts()
-        connection.send(
-            Hello(VERSION, ticket.session, ticket.participant, Role(ticket.role), ticket.token.reveal(), fresh, parts[0], more=len(parts) > 1)
-        )
-        for number, part in enumerate(parts[1:], 2):
+        parts = [] if standby else member.have.parts()
+        first, more = ([], True) if standby else (parts[0], len(parts) > 1)
+        token, role = ticket.token.reveal(), Role(ticket.role)
+        connection.send(Hello(VERSION, ticket.session, ticket.participant, role, token, fresh, first, more, standby))
+        self._say_have(connection, parts[1:])
+
+    @staticmethod
+    def _say_have(connection: Connection, parts: list[list[Position]]) -> None:
+        for number, part in enumerate(parts, 1):
             connection.send(Have(part, more=number < len(parts)))
+
+    async def _keep_reserve(self) -> None:
+        """While there is a link, another one to the next relay, in reserve. `_keep_linked` takes it."""
+        tries = 0
+        while not self.over:
+            await trio.sleep(RESERVE_EVERY * random.uniform(0.5, 1.0))  # noqa: S311  # spreads callers, decides nothing
+            others = [relay for relay in self.ticket.relays if relay.node != self._node]
+            if not (self._up and self.member.joined and others) or (self._reserve is not None and not self._reserve.over):
+                continue
+            relay = others[tries % len(others)]
+            tries += 1  # it will be another one's turn, should this one fail
+            connection = await self._dial(relay)
+            if connection is None:
+                continue
+            self._hello(connection, standby=True)
+            self._reserve = reserve = Reserve(relay, connection)
+            assert self._nursery is not None
+            self._nursery.start_soon(reserve.run)
 
     def received(self, item: Frame | Control) -> None:
         """For `net.connection`: a packet or a message from the relay."""

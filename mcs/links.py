@@ -1,6 +1,6 @@
 """Between connections and the relay: what each kind of link says and is owed.
 
-    accepted:  `Caller` ──Hello──▶ `EndpointLink`      (no certificate: an endpoint)
+    accepted:  `Caller` ──Hello──▶ `EndpointLink`      (no certificate: an endpoint; one in reserve becomes it when it is needed)
                         ──NodeHello──▶ `NodeLink`      (an mcs certificate of this cluster)
     dialled:   `NodeLink`, `ManagerLink`               (they say NodeHello first)
 
@@ -324,11 +324,14 @@ class Caller:
         self._me = me
         self._peer = peer
         self._hello: Hello | None = None
+        self._reserved: Session | None = None  # its participant has a link elsewhere, and this one in reserve
         self._have: list[Position] = []
         self._parts = 0
 
     @property
     def label(self) -> str:
+        if self.role is None and self._hello is not None and self._hello.standby:
+            return f"participant {self._hello.participant}, in reserve"
         return self.role.label if self.role else "stranger"
 
     def packets(self, frames: list[Frame]) -> None:
@@ -357,8 +360,25 @@ class Caller:
 
     def gone(self) -> None:
         self._known()
+        self._release()
         if self.role is not None:
             self.role.gone()
+
+    # --- in reserve ---
+
+    @property
+    def closing(self) -> bool:
+        return self.connection.closing
+
+    def close(self, reason: CloseReason, detail: str = "") -> None:
+        self.connection.close(reason, detail)
+
+    def _release(self) -> None:
+        if self._reserved is not None:
+            self._relay.release(self._reserved, self)
+            self._reserved = None
+
+    # --- who it is ---
 
     def _known(self) -> None:
         if self._on_known is not None:
@@ -371,6 +391,9 @@ class Caller:
         self._hello, self._have = hello, list(hello.have)
         if not hello.more:
             self._enter(hello)
+        elif hello.standby:
+            self._reserved = self._relay.reserve(hello, self)
+            self._known()
 
     def _greeted_on(self, part: Have) -> None:
         self._parts += 1
@@ -385,6 +408,7 @@ class Caller:
             link = self.role = EndpointLink(self._relay, self.connection, session, reader)
             return link
 
+        self._release()
         self._relay.enter(hello, self._have, make_port)
         self._have = []
         self._known()

@@ -321,7 +321,8 @@ class Node:
             log.warning("drain-waits", why="no other relay is linked, so there is nowhere to go")
             await trio.sleep(PEER_EVERY)
         while self.relay.links:
-            ports = [port for session in self.relay.sessions.values() for port in session.all_ports() if not port.closing]
+            sessions = self.relay.sessions.values()
+            ports = [port for session in sessions for port in (*session.all_ports(), *session.reserves) if not port.closing]
             for port in ports[:DRAIN_AT_ONCE]:
                 port.close(CloseReason.SHUTDOWN, "this relay is being drained")
             await trio.sleep(DRAIN_EVERY)

@@ -23,7 +23,7 @@ from mcs.feed import Group
 from mcs.limits import ECHO_FOR, ENDED_SESSION, IDLE_SESSION, LINKS_PER_PARTICIPANT, MAX_LINKS, MAX_SESSIONS
 from mcs.log import Verdict
 from mcs.overlay import Overlay
-from mcs.session import EndpointPort, NodePort, Session, Source
+from mcs.session import EndpointPort, NodePort, ReservePort, Session, Source
 from wire.control import (
     Admitted,
     Control,
@@ -97,15 +97,8 @@ class Relay:
     def enter(self, hello: Hello, have: Iterable[Position], make_port: Callable[[Session, Reader], EndpointPort]) -> EndpointPort:
         """Let a caller in and welcome it. `make_port` builds its port around the session and reader. Raises `LinkClosed`: why not."""
         now = self._clock()
-        session = self.sessions.get(SessionId(hello.session))
-        refused = session.admission.enter(hello, now) if session else CloseReason.TOKEN_REFUSED
-        if session is None or refused is not None:
-            raise self._refusal(refused or CloseReason.TOKEN_REFUSED)
         participant = ParticipantId(hello.participant)
-        if self.links >= MAX_LINKS or self.overlay.state.draining:
-            raise self._refusal(CloseReason.BUSY)
-        if sum(not port.closing for port in session.ports.get(participant, [])) >= LINKS_PER_PARTICIPANT:
-            raise self._refusal(CloseReason.TOO_MANY_LINKS)
+        session = self._admit(hello, now)
         reader = Reader(session.log, participant, self.dropped)
         if not hello.fresh:
             reader.start(have)
@@ -119,6 +112,35 @@ class Relay:
         self._readers_moved(session, readers=True)
         self._change(session)
         return port
+
+    def _admit(self, hello: Hello, now: float) -> Session:
+        """The session that a caller may come into. Raises `LinkClosed`: why not."""
+        session = self.sessions.get(SessionId(hello.session))
+        refused = session.admission.enter(hello, now) if session else CloseReason.TOKEN_REFUSED
+        if session is None or refused is not None:
+            raise self._refusal(refused or CloseReason.TOKEN_REFUSED)
+        if self.links >= MAX_LINKS or self.overlay.state.draining:
+            raise self._refusal(CloseReason.BUSY)
+        if session.links_of(ParticipantId(hello.participant)) >= LINKS_PER_PARTICIPANT:
+            raise self._refusal(CloseReason.TOO_MANY_LINKS)
+        return session
+
+    def reserve(self, hello: Hello, port: ReservePort) -> Session:
+        """A participant with a link elsewhere keeps one here in reserve: this node has the session's packets ready from now on. It is let in
+        (`enter`) when it is needed. Raises `LinkClosed`: why not."""
+        session = self._admit(hello, self._clock())
+        if session.admission.ended:
+            raise self._refusal(CloseReason.ENDED)
+        session.reserves[port] = ParticipantId(hello.participant)
+        self.links += 1
+        self._readers_moved(session, readers=True)
+        self._change(session)
+        return session
+
+    def release(self, session: Session, port: ReservePort) -> None:
+        """It is in reserve no more: needed, or gone."""
+        if session.reserves.pop(port, None) is not None:
+            self.links -= 1
 
     def leave(self, session: Session, port: EndpointPort) -> None:
         self.links -= 1
@@ -495,10 +517,10 @@ class Relay:
         for session in list(self.sessions.values()):
             session.tick(now)
             admission = session.admission
-            if not session.ports:
+            if session.deserted:
                 self._readers_moved(session, readers=False)
             ended = admission.ended_at is not None and now - admission.ended_at >= ENDED_SESSION
-            if not session.ports and (ended or now - session.used_at >= IDLE_SESSION):
+            if session.deserted and (ended or now - session.used_at >= IDLE_SESSION):
                 session.link_to([], now)
                 del self.sessions[session.id]
                 self._news.pop(session.id, None)

@@ -51,6 +51,14 @@ class EndpointPort(Port, Protocol):
     def resume(self) -> None: ...
 
 
+class ReservePort(Protocol):
+    """A link of a participant that is not needed yet."""
+
+    @property
+    def closing(self) -> bool: ...
+    def close(self, reason: CloseReason, detail: str = "") -> None: ...
+
+
 class NodePort(Protocol):
     """A link to another node."""
 
@@ -95,6 +103,7 @@ class Session:
         self._make_group = make_group
         self.dropped = dropped
         self.ports: dict[ParticipantId, list[EndpointPort]] = {}
+        self.reserves: dict[ReservePort, ParticipantId] = {}  # owned by the relay
         self.carriers: dict[str, Carrier] = {}
         self.sources: dict[str, Source] = {}
         self.used_at = now  # when something was last learned of it, or a link was there
@@ -118,6 +127,16 @@ class Session:
     @property
     def links(self) -> int:
         return sum(map(len, self.ports.values()))
+
+    @property
+    def deserted(self) -> bool:
+        """Nobody has a link here, not even one in reserve."""
+        return not self.ports and not self.reserves
+
+    def links_of(self, participant: ParticipantId) -> int:
+        """How many it has here, those in reserve counted in."""
+        reserves = [port for port, owner in self.reserves.items() if owner == participant]
+        return sum(not port.closing for port in (*self.ports.get(participant, []), *reserves))
 
     def all_ports(self) -> Iterator[EndpointPort]:
         return (port for ports in self.ports.values() for port in ports)
@@ -431,6 +450,8 @@ class Session:
         """Everything but what is owed of the log stops; `flush` closes the links."""
         for port in self.all_ports():
             self._only_log(port)
+        for reserve in self.reserves:
+            reserve.close(CloseReason.ENDED)
 
     def _only_log(self, port: EndpointPort) -> None:
         self.feed.aside(port)
@@ -448,6 +469,9 @@ class Session:
         for participant in self.admission.revoked & set(self.ports):
             for port in list(self.ports[participant]):
                 port.close(CloseReason.REVOKED)
+        for reserve, participant in list(self.reserves.items()):
+            if participant in self.admission.revoked:
+                reserve.close(CloseReason.REVOKED)
 
     def close_unheard(self) -> None:
         """Whose packets were dropped, and who turns out to be admitted, begins again: then nothing is missing."""
@@ -490,7 +514,7 @@ class Session:
 
     def tick(self, now: float) -> None:
         """Once a second."""
-        if self.ports:
+        if not self.deserted:
             self.used_at = now
         if self.is_here(self.admission.office):
             self.office_seen_at = now

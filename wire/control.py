@@ -48,7 +48,8 @@ class Control(Struct, frozen=True, array_like=True):
 
 
 class Hello(Control, frozen=True, array_like=True):
-    """Who calls, and what it has. `fresh`: a newcomer, who gets channel 0 alone until its first `Have`."""
+    """Who calls, and what it has. `fresh`: a newcomer, who gets channel 0 alone until its first `Have`. `standby`: a second link in reserve,
+    of which the have-vector (`more`) is not said before it is needed; until then the relay keeps the session's packets ready."""
 
     TYPE: ClassVar[int] = 1
     version: U8
@@ -59,6 +60,7 @@ class Hello(Control, frozen=True, array_like=True):
     fresh: bool
     have: Positions
     more: bool = False  # `Have` parts follow
+    standby: bool = False
 
     def __repr__(self) -> str:
         return f"Hello(session=…, participant={self.participant}, role={self.role}, fresh={self.fresh})"

@@ -4,13 +4,15 @@
     callee:          Hello               Welcome
 
 The caller speaks first. In GREETING the rest of a long have-vector passes (caller to callee). Anything that `LEGAL` does not list is
-`message-unexpected`. Keep-alive runs in every state: a ping when nothing was sent for a second, and a link on which nothing arrived for
-three seconds is `silent`; any byte that arrives counts, so a large frame on a slow line does not end it.
+`message-unexpected`. A greeting is short, but for that of a link in reserve (`Hello.standby`): it lasts until the caller has said all of its
+have-vector, and is not answered before. Keep-alive runs in every state: a ping when nothing was sent for a second, and a link on which
+nothing arrived for three seconds is `silent`; any byte that arrives counts, so a large frame on a slow line does not end it.
 
 Use: feed what the socket brought into `receive_untrusted` and take all that it gives, hand messages to `send`, write what `data_to_send`
 returns, call `tick` no later than `deadline`.
 """
 
+import math
 from collections.abc import Iterator
 from enum import Enum
 from typing import Final
@@ -93,7 +95,7 @@ LEGAL: Final = {Side.CALLER: _BY_BOTH | _BY_CALLER, Side.CALLEE: _BY_BOTH | _BY_
 class Link:
     """One side of one link. Not thread-safe; owned by its connection."""
 
-    __slots__ = ("_decoder", "_heard", "_opened", "_out", "_pong", "_sent", "other", "owed", "rtt", "side", "state")
+    __slots__ = ("_decoder", "_greet_by", "_heard", "_out", "_pong", "_sent", "other", "owed", "rtt", "side", "state")
 
     def __init__(self, side: Side, now: float) -> None:
         self.side = side
@@ -104,11 +106,13 @@ class Link:
         self._decoder = FrameDecoder()
         self._out: list[bytes] = []
         self._pong: Pong | None = None  # the answer to the last ping alone: a flood of pings queues nothing
-        self._opened = self._heard = self._sent = now
+        self._heard = self._sent = now
+        self._greet_by = now + GREETING_WITHIN  # endless: in reserve
 
     def send(self, message: Control, now: float) -> None:
         """Queue a message. Raises `LocalMisuse` if it is not legal now."""
         self._advance(self.side, _KINDS.get(type(message), _Kind.OTHER), LocalMisuse)
+        self._note_reserve(message, now)
         self._queue(message)
         self._sent = now
 
@@ -159,6 +163,7 @@ class Link:
         """A message, if it is for the owner of the link."""
         message = decode_control_untrusted(frame)
         self._advance(self.other, _KINDS.get(type(message), _Kind.OTHER), UnexpectedMessage)
+        self._note_reserve(message, now)
         if isinstance(message, Ping):
             self._pong = Pong(message.stamp)
         elif isinstance(message, Pong):
@@ -188,12 +193,17 @@ class Link:
         """This side does not read just now (back-pressure), so it cannot judge whether the other one is silent."""
         self._heard = now
 
+    def slept(self, seconds: float, now: float) -> None:
+        """This side has done nothing for so long: what the other one said meanwhile waits to be read. That time does not count as its silence,
+        the time before it does."""
+        self._heard = min(now, self._heard + seconds)
+
     def tick(self, now: float) -> None:
         """Keep-alive. Raises `LinkClosed` (silent, hello-timeout)."""
         if now >= self._heard + SILENT_AFTER:
             self.state = LinkState.CLOSED
             raise LinkClosed(CloseReason.SILENT, remote=False)
-        if self.state is not LinkState.UP and now - self._opened >= GREETING_WITHIN:
+        if self.state is not LinkState.UP and now >= self._greet_by:
             self.state = LinkState.CLOSED
             raise LinkClosed(CloseReason.HELLO_TIMEOUT, remote=False)
         if now >= self._sent + PING_EVERY and self.state is not LinkState.CLOSED:
@@ -213,6 +223,16 @@ class Link:
         data = encode_control(message)
         self._out.append(data)
         self.owed += len(data)
+
+    def _note_reserve(self, message: Control, now: float) -> None:
+        """Whether the greeting has been put off, and when it goes on. Raises `UnexpectedMessage` if the callee does not wait for that."""
+        if isinstance(message, Hello):
+            if message.standby and message.more:
+                self._greet_by = math.inf
+        elif self.state is LinkState.GREETING and isinstance(message, Have) and not message.more and self._greet_by == math.inf:
+            self._greet_by = now + GREETING_WITHIN
+        elif isinstance(message, Welcome) and self._greet_by == math.inf:
+            raise UnexpectedMessage("a welcome before the have-vector was said")
 
     def _advance(self, speaker: Side, kind: _Kind, illegal: type[UnexpectedMessage] | type[LocalMisuse]) -> None:
         after = LEGAL[speaker].get((self.state, kind))

@@ -2,10 +2,12 @@
 
 from contextlib import AsyncExitStack
 
+from msgspec.structs import replace
+
 from tests.mcs.raw import Cluster, FakeManager, Meeting, RawEndpoint, settled
-from wire.control import Admitted, End, Facts, Presence, Revoke, Taken
+from wire.control import Admitted, End, Facts, Have, Presence, Revoke, Taken, Welcome
 from wire.errors import CloseReason
-from wire.ids import SessionId
+from wire.ids import ParticipantId, SessionId, Stream
 
 
 class Room:
@@ -90,3 +92,41 @@ async def test_G04_the_end_closes_every_link_after_the_log(cluster: Cluster) -> 
             assert (await late.end()).reason is CloseReason.ENDED
             assert late.got(1) == [3, 4]
         await room.manager.until(lambda: any(isinstance(m, Facts) and m.ended for m in room.manager.heard))
+
+
+async def test_B04_a_link_in_reserve_keeps_the_session_ready_at_its_relay(cluster: Cluster) -> None:
+    manager, meeting = FakeManager(), Meeting()
+    async with cluster.running("relay-a", "relay-b", manager=manager) as (first, second):
+        await manager.tell(meeting.facts(serial=1))
+        reserve_hello = replace(meeting.hello(2, more=True), standby=True)
+        async with (
+            cluster.member(first.addresses[0], meeting, 1) as one,
+            cluster.link(second.addresses[0], meeting, 2, reserve_hello) as reserve,
+        ):
+            session = SessionId(meeting.session)
+            for _ in range(5):
+                one.send(1)
+            await settled(lambda: second.relay.sessions[session].log.have.last(Stream(ParticipantId(1), ParticipantId(0), 1)) == 4)
+            assert (second.relay.links, reserve.controls, reserve.packets) == (1, [], [])
+            await settled(lambda: not one.of(Presence) or 2 not in one.of(Presence)[-1].here)
+            first.stop()
+            assert (await one.end()).reason is CloseReason.SHUTDOWN
+            reserve.say(Have([(1, 0, 1, 2)]))
+            await reserve.until(lambda: reserve.of(Welcome))
+            assert await reserve.gets(1, 2) == [3, 4]
+            assert second.relay.links == 1
+        await settled(lambda: second.relay.links == 0)
+
+
+async def test_links_in_reserve_are_admitted_like_others_and_end_with_their_participant(cluster: Cluster) -> None:
+    async with Room(cluster) as room:
+        address, hello = room.nodes[0].addresses[0], replace(room.meeting.hello(3, more=True), standby=True)
+        async with cluster.link(address, room.meeting, 3, replace(hello, token=bytes(8))) as forged:
+            assert (await forged.end()).reason is CloseReason.TOKEN_REFUSED
+        async with cluster.link(address, room.meeting, 3, hello) as one, cluster.link(address, room.meeting, 3, hello) as two:
+            await settled(lambda: len(room.nodes[0].relay.sessions[SessionId(room.meeting.session)].reserves) == 2)
+            async with cluster.link(address, room.meeting, 3, hello) as three:
+                assert (await three.end()).reason is CloseReason.TOO_MANY_LINKS
+            room.members[1].say(Revoke(3))
+            for cut in (one, two, room.members[3]):
+                assert (await cut.end()).reason is CloseReason.REVOKED

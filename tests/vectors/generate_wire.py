@@ -34,6 +34,7 @@ Case = dict[str, Any]
 MESSAGES: Final[tuple[c.Control, ...]] = (
     c.Hello(1, SESSION, 7, 2, TOKEN, True, []),
     c.Hello(1, 2**64 - 1, 0xFFFFFFFF, 255, TOKEN, False, POSITIONS, more=True),
+    c.Hello(1, SESSION, 7, 2, TOKEN, False, [], more=True, standby=True),
     c.Welcome(1, "relay-1", -1, 12, [(7, 0, 2, 3)]),
     c.Error("token-refused", "ask for a new ticket"),
     c.Error("left"),

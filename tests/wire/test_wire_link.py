@@ -232,6 +232,44 @@ def test_a_greeting_that_does_not_come_closes_although_there_are_pings(side: Sid
     assert closed.value.reason is CloseReason.HELLO_TIMEOUT
 
 
+def test_the_greeting_of_a_link_in_reserve_lasts_until_its_have_vector_is_said() -> None:
+    caller, callee = Link(Side.CALLER, 0.0), Link(Side.CALLEE, 0.0)
+    caller.send(Hello(1, 5, 7, 2, b"8 bytes!", False, [], more=True, standby=True), 0.0)
+    hear(callee, caller.data_to_send(), 0.0)
+    end = 3 * int(GREETING_WITHIN)
+    for now in range(1, end):
+        for one, other in ((caller, callee), (callee, caller)):
+            one.tick(now)
+            hear(other, one.data_to_send(), now)
+    caller.send(Have([]), end)
+    hear(callee, caller.data_to_send(), end)
+    for now in range(end + 1, end + int(GREETING_WITHIN)):
+        hear(caller, encode_control(Ping(1)), now)
+        caller.tick(now)
+    hear(caller, encode_control(Ping(1)), now)
+    with pytest.raises(LinkClosed) as closed:  # now it must be answered
+        caller.tick(end + GREETING_WITHIN)
+    assert closed.value.reason is CloseReason.HELLO_TIMEOUT
+
+
+def test_a_link_in_reserve_is_not_welcomed_before() -> None:
+    caller = Link(Side.CALLER, 0.0)
+    caller.send(Hello(1, 5, 7, 2, b"8 bytes!", False, [], more=True, standby=True), 0.0)
+    with pytest.raises(UnexpectedMessage):
+        hear(caller, encode_control(Welcome(1, "relay-a", -1, -1, [])), 0.1)
+
+
+def test_only_the_time_that_this_side_slept_is_no_silence() -> None:
+    caller, _ = up()
+    for tenth in range(1, 29):  # breathless all the time: late by a tenth with every look
+        caller.slept(0.05, tenth / 10)
+        caller.tick(tenth / 10)
+    caller.tick(4.3)
+    with pytest.raises(LinkClosed) as closed:
+        caller.tick(4.5)
+    assert closed.value.reason is CloseReason.SILENT
+
+
 def test_a_flood_of_pings_queues_one_answer() -> None:
     _, callee = up()
     for stamp in range(10_000):
