@@ -34,7 +34,7 @@ PAUSED_EVERY: Final = 1.0
 """Seconds between the excuses of a paused reader; less than `wire.link.SILENT_AFTER`."""
 STALLED: Final = 0.5
 """Seconds too late at which our own process has been asleep (frozen, or out of breath): what the other side said meanwhile waits to be
-read, so it is not called silent for that time."""
+read, so that time does not count as its silence."""
 
 log = structlog.get_logger()
 
@@ -224,8 +224,10 @@ class Connection:
         due = trio.current_time()
         while self._why is None:
             now = trio.current_time()
-            if not self._reading.is_set() or now - due > STALLED:
+            if not self._reading.is_set():
                 self.link.excuse_silence(now)
+            elif now - due > STALLED:
+                self.link.slept(now - due, now)
             if self._writing:
                 self.link.packet_sent(now)  # a write in progress needs no ping behind it
             try:

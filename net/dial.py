@@ -20,6 +20,8 @@ from wire.errors import ParleyError
 
 STAGGER: Final = 0.25
 """Seconds before the next address joins the race (RFC 8305, 5)."""
+KNOCK_EVERY: Final = 0.1
+"""Seconds between two knocks at one address."""
 DIAL_WITHIN: Final = 10.0
 """Seconds for the whole race."""
 
@@ -46,7 +48,7 @@ async def dial(
 
 
 async def knock(addresses: Sequence[Address], *, within: float) -> bool:
-    """Whether any of these addresses takes a TCP connection, called again every `STAGGER` seconds for as long as none does.
+    """Whether any of these addresses takes a TCP connection, called again every `KNOCK_EVERY` seconds for as long as none does.
 
     What is lost on a line that is down is the first packet, and the kernel repeats that only after one, three and seven seconds; so a line
     that is whole again is noticed at once, and no handshake is begun before. False when all have refused, or after `within` seconds.
@@ -72,7 +74,7 @@ async def knock(addresses: Sequence[Address], *, within: float) -> bool:
             while addresses:
                 for address in addresses:
                     nursery.start_soon(call, address, refused, nursery.cancel_scope)
-                await trio.sleep(STAGGER)
+                await trio.sleep(KNOCK_EVERY)
     return answered
 
 

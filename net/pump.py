@@ -40,7 +40,7 @@ WRITE: Final = RECORD
 """Bytes of one write: one full TLS record. Four bytes more would cost a second record and a second system call."""
 TURN: Final = 8 * WRITE
 """Bytes that one link is written in one turn; then others have theirs."""
-TICK: Final = 0.25
+TICK: Final = 0.1
 """Seconds between two looks at the links' clocks."""
 EVENTS: Final = 1024
 """Links that are looked at in one turn."""
@@ -293,11 +293,13 @@ class Pumped:
             self.group.discard(self)
             self._handler.behind(missed)
 
-    def tick(self, now: float, *, late: bool) -> None:
-        """Its clock: keep-alive."""
+    def tick(self, now: float, slept: float) -> None:
+        """Its clock: keep-alive. `slept`: seconds for which the pump did nothing."""
         link = self.link
-        if self.paused or late:
+        if self.paused:
             link.excuse_silence(now)
+        elif slept:
+            link.slept(slept, now)
         if self.group is not None:
             link.packet_sent(self.group.written_at)
         elif self._owed:
@@ -520,10 +522,10 @@ class Pump:
         due = trio.current_time()
         while not self._over.is_set():
             now = trio.current_time()
-            late = now - due > STALLED
+            slept = now - due if now - due > STALLED else 0.0
             for one in list(self.links.values()):
-                if (one.due <= now or late) and not one.closing:
-                    one.tick(now, late=late)
+                if (one.due <= now or slept) and not one.closing:
+                    one.tick(now, slept)
             due = now + TICK
             with trio.move_on_at(due):
                 await self._over.wait()

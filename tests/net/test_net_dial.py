@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from net.dial import Unreachable, dial, knock
+from net.dial import KNOCK_EVERY, Unreachable, dial, knock
 from net.listener import Address
 from net.stream import TlsStream
 from net.tls import TlsReason, TlsRefused
@@ -124,7 +124,7 @@ async def test_a_line_that_is_whole_again_is_noticed_by_the_next_knock(
 
     monkeypatch.setattr(trio, "open_tcp_stream", lost)
     assert await knock([("192.0.2.1", 1)], within=5.0)
-    assert trio.current_time() == pytest.approx(3 * 0.25)
+    assert trio.current_time() == pytest.approx(3 * KNOCK_EVERY)
     calls = -1000
     assert not await knock([("192.0.2.1", 1)], within=5.0)
 
