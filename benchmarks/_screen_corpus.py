@@ -312,7 +312,9 @@ async def record(scene: Scene) -> Recording:
                         difference = picture ^ before
                         changed = bool(difference.any())
                         packed = await trio.to_thread.run_sync(compressor.compress, difference.tobytes()) if changed else b""
-                        frames.append(Frame(None if damage is None else [(x, y, width, height) for x, y, width, height in damage], changed, packed))
+                        frames.append(
+                            Frame(None if damage is None else [(x, y, width, height) for x, y, width, height in damage], changed, packed)
+                        )
                         before[:] = picture
                         await trio.sleep_until(start + (number + 1) / FPS)
         finally:
