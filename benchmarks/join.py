@@ -47,7 +47,7 @@ from crypto import srp
 from crypto.keyring import Keyring
 from crypto.signing import ExchangeKey, SigningKey
 from crypto.srp import Verifier, make_verifier
-from endpoint import guest, handshake, reception
+from endpoint import guest, handshake, reception, session
 from endpoint.cluster import run_cluster
 from endpoint.guest import Guest
 from endpoint.handshake import GuestSide, HostSide, clear_packet, place
@@ -417,6 +417,7 @@ def main() -> None:
     arguments = parser.parse_args()
     configure_logging(json=True, level=logging.WARNING)
     guest.JOIN_WITHIN = 4 * guest.JOIN_WITHIN  # type: ignore[misc]  # see above
+    session.JOIN_WITHIN = guest.JOIN_WITHIN  # type: ignore[attr-defined]
     reception.HANDSHAKE_WITHIN = 4 * reception.HANDSHAKE_WITHIN  # type: ignore[misc]
     if arguments.organize:
         trio.run(organize)
