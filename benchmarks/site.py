@@ -53,7 +53,6 @@ PASSWORD: Final = "mill tundra orbit 7"
 CONNECTIONS: Final = 8
 UNBOUND: Final = 1e9
 """Throttles off: what the server can do is asked, not what it allows."""
-Location = Callable[[], str]
 
 
 def open_settings(location: str, root: Path) -> Settings:
@@ -390,12 +389,14 @@ def main() -> None:
         create_ca(root / "ca", "home")
         enrol(root / "ca", root / "manager", "manager", "manager-1", ["127.0.0.1", "localhost"])
         enrol(root / "ca", root / "relay-1", "mcs", "relay-1", ["127.0.0.1"])
-        fresh: Location
         if arguments.database == "postgresql":
             fresh = stack.enter_context(running_postgres()).fresh
         else:
             numbers = iter(range(100))
-            fresh = lambda: str(root / f"{next(numbers)}.db")  # noqa: E731  # one line, as its sibling
+
+            def fresh() -> str:
+                return str(root / f"{next(numbers)}.db")
+
         if "kill" in chosen:
             figures |= kills(fresh(), 10 if arguments.quick else 100)
         if chosen & {"page", "ticket"}:
