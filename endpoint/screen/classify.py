@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from endpoint.screen.changes import TILE, Grid
+from endpoint.screen.changes import TILE, Grid, runs
 from endpoint.screen.picture import Rect, Words
 
 BEGIN_TILES: Final = 20
@@ -33,6 +33,8 @@ _WEAK_DIFFER: Final = 0.15
 _COLOURS: Final = 0.35
 _WEAK_COLOURS: Final = 0.12
 _TRUST: Final = 4
+_ROWS: Final = 2
+"""Of a tile at the screen's lower edge, at least, of those that are looked at: fewer tell nothing."""
 
 
 class Classifier:
@@ -110,20 +112,10 @@ class Classifier:
 def looks_like_photographs(pixels: Words, tiles: Grid) -> Grid:
     """Which of these tiles do, judged on every fourth row; and what lies between them and is not plain."""
     strong, weak = np.zeros_like(tiles), np.zeros_like(tiles)
-    height, width = pixels.shape
-    for row in np.flatnonzero(tiles.any(axis=1)).tolist():
-        columns = np.flatnonzero(tiles[row])
-        columns = columns[(columns + 1) * TILE <= width] if (row + 1) * TILE <= height else columns[:0]
-        edge = tiles[row].copy()
-        edge[columns] = False
-        for column in np.flatnonzero(edge).tolist():  # a tile that is cut off by the screen's edge
-            part = pixels[row * TILE : (row + 1) * TILE : 4, column * TILE : (column + 1) * TILE]
-            if part.size >= 64:
-                _judge(part[None], row, np.array([column]), strong, weak)
-        if len(columns):
-            band = pixels[row * TILE : (row + 1) * TILE : 4, : width // TILE * TILE]
-            cut = band.reshape(len(band), -1, TILE)[:, columns]
-            _judge(cut.transpose(1, 0, 2), row, columns, strong, weak)
+    for row, first, last in runs(tiles):
+        band = pixels[row * TILE : (row + 1) * TILE : 4, first * TILE : last * TILE]
+        if len(band) >= _ROWS:
+            strong[row, first:last], weak[row, first:last] = _judge(band)
     if strong.any():
         rows, columns = strong.shape
         padded = np.pad(strong, 1).astype(np.int8)
@@ -135,10 +127,24 @@ def looks_like_photographs(pixels: Words, tiles: Grid) -> Grid:
     return strong
 
 
-def _judge(parts: Words, row: int, columns: NDArray[np.intp], strong: Grid, weak: Grid) -> None:
-    """parts: (tiles, rows, columns of pixels)."""
-    differ = (parts[:, :, 1:] != parts[:, :, :-1]).mean(axis=(1, 2))
-    sample = np.sort(parts[:, ::2, ::4].reshape(len(parts), -1), axis=1)
-    colours = (sample[:, 1:] != sample[:, :-1]).mean(axis=1)
-    strong[row, columns] = (differ > _DIFFER) & (colours > _COLOURS)
-    weak[row, columns] = (differ > _WEAK_DIFFER) & (colours > _WEAK_COLOURS)
+def _judge(band: Words) -> tuple[Grid, Grid]:
+    """A run of tiles, the last of which may be cut off: which look like photographs, and which are not plain at least."""
+    band = np.ascontiguousarray(band)
+    rows, width = band.shape
+    count = -(-width // TILE)
+    wide = np.full(count, TILE)
+    wide[-1] -= count * TILE - width
+    unlike = np.zeros(band.shape, np.bool_)  # its next neighbour; in the last column the next row's first, which is as good
+    np.not_equal(band.ravel()[1:], band.ravel()[:-1], out=unlike.ravel()[:-1])
+    across = np.zeros(count * TILE, np.uint8)
+    np.add.reduce(unlike.view(np.uint8), axis=0, dtype=np.uint8, out=across[:width])
+    differ = across.reshape(-1, TILE).sum(axis=1) / (rows * wide)
+    sample = band[::2, ::4]
+    if width % TILE:  # the last pixel again and again: no colour more
+        sample = np.pad(sample, ((0, 0), (0, count * TILE // 4 - sample.shape[1])), mode="edge")
+    tiles = sample.reshape(len(sample), count, -1).transpose(1, 0, 2)
+    colours = np.zeros(count)
+    busy = differ > _WEAK_DIFFER
+    ordered = np.sort(tiles[busy].reshape(-1, len(sample) * TILE // 4), axis=1)
+    colours[busy] = (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1) / (len(sample) * wide[busy] / 4)
+    return (differ > _DIFFER) & (colours > _COLOURS), busy & (colours > _WEAK_COLOURS)

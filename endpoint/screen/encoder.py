@@ -41,7 +41,6 @@ from endpoint.screen.vp9 import HALF_QUALITIES, QUALITIES, FilmEncoder
 
 SNAPSHOT_LEVEL: Final = 1
 UPDATE_LEVEL: Final = 6
-STILL_LEVEL: Final = 1
 MOTION_TILES: Final = 6
 """Fewer changed tiles are not searched for motion."""
 STILL_PIXELS: Final = 400_000
@@ -54,6 +53,10 @@ WORSE_AFTER: Final = 1.0
 
 _ALL = np.uint32(0xFFFFFFFF)
 _PHOTO = 0.4
+_STILL = zstandard.ZstdCompressionParameters(
+    strategy=zstandard.STRATEGY_FAST, window_log=20, hash_log=12, chain_log=6, search_log=1, min_match=7, target_length=0
+)
+"""Photographs repeat nothing but what is plain: a small table and long matches alone take a fifth less time than level 1, for fewer bytes."""
 
 
 @dataclass
@@ -270,8 +273,7 @@ class Encoder:
     def _exact(self, new: Words, old: Words, rects: list[Rect]) -> Exact:
         body = planes.split(new, rects, left=True)
         _settle(new, old, rects)
-        parameters = zstandard.ZstdCompressionParameters.from_level(STILL_LEVEL, source_size=len(body), window_log=20)
-        return Exact(tuple(rects), zstandard.ZstdCompressor(compression_params=parameters).compress(body.data))
+        return Exact(tuple(rects), zstandard.ZstdCompressor(compression_params=_STILL).compress(body.data))
 
 
 def _settle(new: Words, old: Words, rects: Sequence[Rect]) -> None:

@@ -46,7 +46,7 @@ class FilmEncoder:
         context.thread_count = 1
         context.options = {
             "deadline": "realtime",
-            "cpu-used": "8",
+            "speed": "9",
             "lag-in-frames": "0",
             "auto-alt-ref": "0",
             "crf": str(quantiser),
