@@ -101,24 +101,37 @@ async def test_a_region_is_cut_from_the_screen_and_follows_it(display: str) -> N
     program.close()
 
 
-async def test_one_of_two_monitors(display: str) -> None:
-    program = Program(display, "paint", OTHER)
+def arrange(program: Program, **monitors: Rect) -> None:
+    """Monitors side by side on one screen (RandR 1.5), as xrandr --setmonitor makes them; the first has the screen's output."""
     import xcffib.randr
 
     xcb: Any = xcffib
     randr = program.connection(xcb.randr.key)
     randr.QueryVersion(1, 5).reply()
-    info = xcb.randr.MonitorInfo
-    for name, x, outputs in (("left", 0, randr.GetScreenResources(program.root).reply().outputs), ("right", 320, [])):
-        randr.SetMonitorChecked(
-            program.root, info.synthetic(program.atom(name), False, False, len(list(outputs)), x, 0, 320, 480, 100, 100, list(outputs))
-        ).check()
+    outputs = list(randr.GetScreenResources(program.root).reply().outputs)
+    for old in [m.name for m in randr.GetMonitors(program.root, False).reply().monitors if not m.automatic]:
+        randr.DeleteMonitorChecked(program.root, old).check()
+    for name, (x, y, width, height) in monitors.items():
+        described = program.atom(name), False, False, len(outputs), x, y, width, height, 100, 100, outputs
+        randr.SetMonitorChecked(program.root, xcb.randr.MonitorInfo.synthetic(*described)).check()
+        outputs = []
+
+
+async def test_G09_one_of_two_monitors_is_shared_where_it_goes(display: str) -> None:
+    program = Program(display, "paint", OTHER)
+    arrange(program, left=Rect(0, 0, 320, 480), right=Rect(320, 0, 320, 480))
     program.window(Rect(400, 10, 50, 50))
     async with X11Source(display, Part("monitor", "right")) as source:
         picture, _ = source.grab()
         assert picture.shape == (480, 320, 4)
         assert region(picture, Rect(80, 10, 50, 50)) == {OTHER}
         assert "right" in source.name
+        arrange(program, left=Rect(0, 0, 340, 480), right=Rect(340, 0, 300, 400))
+        with trio.fail_after(PATIENCE):
+            while source.grab()[0].shape != (400, 300, 4):
+                await source.wait()
+        assert region(source.grab()[0], Rect(60, 10, 50, 50)) == {OTHER}
+        assert source.origin == Rect(340, 0, 300, 400)
     with pytest.raises(ScreenError, match=r"1 \(left\), 2 \(right\)") as refusal:
         async with X11Source(display, Part("monitor", "3")):
             pass

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from endpoint.cli.panes import place_of
 from endpoint.hands import Button, Key, Move, Text, Wheel
 from endpoint.screen.picture import Rect
 from endpoint.screen.x11 import Part, X11Source
@@ -18,7 +19,7 @@ from endpoint.screen.x11_display import Display
 from endpoint.screen.x11_pointer import X11Pointer
 from endpoint.screen.x11_touch import TAKE_BACK, X11Touch
 from endpoint.screen.xvfb import xvfb_desktop
-from tests.endpoint.screen.test_screen_parts import Program
+from tests.endpoint.screen.test_screen_parts import Program, arrange, region
 from tests.needs import needs
 
 PATIENCE = 30.0
@@ -107,6 +108,31 @@ async def test_G10_caps_lock_does_not_turn_text_round(terminal: tuple[str, Typed
         assert await typed.until(".") == "aBc."
         for down in (True, False):
             await touch.act(Key(0xFFE5, down))
+
+
+async def test_G10_hands_are_where_the_shared_monitor_is(display: str) -> None:
+    program = Program(display, "target", 0xFF0000)
+    arrange(program, left=Rect(0, 0, 200, 480), right=Rect(200, 40, 440, 400))
+    window = program.window(Rect(300, 100, 100, 100))
+    program.core.ChangeWindowAttributes(window, 1 << 11, [1 << 2 | 1 << 3])
+    program.sync()
+    async with X11Source(display, Part("monitor", "right")) as source, X11Pointer(source) as pointer:
+        picture, _ = source.grab()
+        assert region(picture, Rect(100, 60, 100, 100)) == {0xFF0000}
+        async with X11Touch(display, place_of(source)) as touch:
+            for event in (Move(110, 70), Button(1, True), Button(1, False), Move(-150, 100), Move(110, 420)):  # the last two: not on it
+                await touch.act(event)
+        with trio.fail_after(PATIENCE):
+            await pointer.wait()
+        seen = pointer.look(whole=False)
+        assert (seen.x, seen.y, seen.visible) == (110, 70, True)
+    program.sync()
+    events = []
+    while (event := program.connection.poll_for_event()) is not None:
+        if "Button" in type(event).__name__:
+            events.append((event.root_x, event.root_y, event.event_x, event.event_y))
+    assert events == [(310, 110, 10, 10)] * 2
+    program.close()
 
 
 async def test_G10_pointer_wheel_and_drag_reach_a_window(display: str) -> None:
