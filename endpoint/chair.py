@@ -64,12 +64,11 @@ _PUBLIC_RELIABLE: Final = tuple(sorted(c for c in RELIABLE_CHANNELS if c in (Cha
 class Chair:
     """Owned by its member. The acts raise IllegalEntry if the rules do not allow them, NotAllowed after the end."""
 
-    def __init__(self, member: "Member", verifier: Verifier, chain: list[bytes], now: float, journal: Journal | None = None) -> None:
+    def __init__(self, member: "Member", verifier: Verifier, chain: list[bytes], now: float) -> None:
         self.member = member
         self.me = member.me
         self.chain = chain  # from the meeting key to ours, for newcomers
         self.verifier = verifier
-        self.journal = journal
         self.rtt: dict[ParticipantId, float] = {}  # seconds between each member and its relay, as it says
         self.rekeying = Rekeying(self)
         self.lobby = Lobby(self, verifier, chain, now)
@@ -163,6 +162,7 @@ class Chair:
         """Newcomers need the new one from now on: whoever was dismissed does not know it, so knocking ends. Who waits has to come again."""
         self.verifier = verifier
         self.lobby.reception.change_verifier(verifier)
+        self._keep(lambda journal: journal.verifier(verifier.to_bytes()))
         self.lobby.close(now)
         self.knock(False, now)
         self._inform_successors()
@@ -186,8 +186,8 @@ class Chair:
         if self.state.ended:
             return
         self.write(log.End(), now)
-        if self.journal is not None:
-            self.journal.forget()
+        if self.member.journal is not None:
+            self.member.journal.forget()
 
     # the chair's own way
 
@@ -270,22 +270,25 @@ class Chair:
             raise IllegalEntry(problem)
         packets = member.channels.seal(Channel.LOG, signed.wire)
         member.apply(signed, now)
-        if not state.ended:
+        if self.current and not state.ended:
             self._keep(lambda journal: journal.entry(signed.wire, self.keyring.current or 0, self.keyring.group_key))
+        elif not state.ended:  # a hand-over: until a relay has it, it is nowhere else
+            self._keep(lambda journal: journal.passed(state.organizer, packets))
         self.out.extend(packets)
         return signed
 
     def _keep(self, write: Callable[[Journal], None]) -> None:
         """On disk, before it is sent. A disk that takes nothing more ends the way back after a crash, not the session: an entry that was
         applied here and not sent would."""
-        if self.journal is None:
+        member = self.member
+        if member.journal is None:
             return
         try:
-            write(self.journal)
+            write(member.journal)
         except JournalError as error:
-            self.journal.forget()
-            self.journal = None
-            self.member.drop(error)
+            member.journal.forget()
+            member.journal = None
+            member.drop(error)
 
     def snapshot(self) -> LogSnapshot:
         """State and start as they are now, for newcomers and for a resync."""

@@ -17,9 +17,11 @@ from crypto.srp import Verifier
 from endpoint import events, log
 from endpoint.chair import Chair
 from endpoint.errors import NoRight, NotAllowed, NotInOffice
+from endpoint.journal import JournalError, Saved
 from endpoint.log import SignedEntry, sign_entry
 from endpoint.messages import Accept, Asked, Estate, KeyMessage, Offer, Request, Verb, Yielded, encode
 from endpoint.pulse import RESYNC_AFTER, TAKE_OVER_AFTER
+from endpoint.rules import CUT_CHANNELS
 from endpoint.succession import accept, yields
 from wire.control import Office
 from wire.ids import Channel, Epoch, ParticipantId
@@ -139,11 +141,26 @@ class Heir:
         estate = self._estate
         assert estate is not None, "we accepted, or took over, with it in hand"
         self._offer, self._willing = None, False
-        chair = Chair(self._member, Verifier.from_bytes(estate.verifier), [*estate.chain, signed.wire], now)
-        self._member.take_chair(chair)
+        member, chain = self._member, [*estate.chain, signed.wire]
+        chair = Chair(member, Verifier.from_bytes(estate.verifier), chain, now)
+        member.take_chair(chair)
+        self._write_down(chair, estate.verifier)
         chair.sit_down(now)
-        if self._member.relay_office == self._member.me:
+        if member.relay_office == member.me:
             chair.greet()
+
+    def _write_down(self, chair: Chair, verifier: bytes) -> None:
+        """From here on the session is on this machine's disk, if whoever runs us said where."""
+        member, state = self._member, self._member.state
+        if member.begin_journal is None:
+            return
+        counters = {(p, c): counter for p, c, counter in chair.all_cuts(CUT_CHANNELS)}
+        key = member.keyring.current or 0, member.keyring.group_key
+        saved = Saved(state.session, [], chair.chain, member.signing.seed, verifier, encode(state.snapshot()), [], *key, counters)
+        try:
+            member.journal = member.begin_journal(saved)
+        except JournalError as error:
+            member.drop(error)
 
     def passed_by(self) -> None:
         """Somebody else organizes now: what the former one offered and left us is void."""

@@ -3,6 +3,7 @@
     $XDG_STATE_HOME/parley/            (~/.local/state/parley)
       meetings/123456789.json          a scheduled meeting with its key and password, until it has ended
       meetings/123456789.session       a session that runs: sealed, so that its organizer can come back after a crash (`endpoint.journal`)
+      meetings/123456789.chair         the same of a session whose organizer's role came to a guest here
       known.json                       which organizer's key each meeting had that was joined from here
       up/.lock                         held while directories are made and swept
       up/RANDOM/lock                   held by the `parley up` that lives there, as long as it lives
@@ -142,7 +143,7 @@ def kept(meeting: MeetingId) -> KeptMeeting:
 
 def forget(meeting: MeetingId) -> None:
     """It has ended: its key and password are worthless, and go."""
-    for path in (_kept_path(meeting), journal_path(meeting)):
+    for path in (_kept_path(meeting), journal_path(meeting), chair_path(meeting)):
         with suppress(OSError):
             path.unlink()
 
@@ -150,6 +151,11 @@ def forget(meeting: MeetingId) -> None:
 def journal_path(meeting: MeetingId) -> Path:
     """Where the session of this meeting is written down while it runs here."""
     return state_directory() / "meetings" / f"{meeting}.session"
+
+
+def chair_path(meeting: MeetingId) -> Path:
+    """Where its session is written down once the organizer's role has come to a guest here."""
+    return state_directory() / "meetings" / f"{meeting}.chair"
 
 
 # organizers' keys

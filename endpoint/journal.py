@@ -1,18 +1,25 @@
 """What an organizer keeps on disk while its session runs, so that it can come back after its program has died: sealed, append-only.
 
     file     "parley j" ‖ salt 16 ‖ record …
-    record   length u32 ‖ packet, as on the wire: header 32 (label, counter 8), AES-CTR, HMAC-SHA1     key: HKDF from the meeting key's seed
-    content  entry of the log with the group key that holds after it · counters of members' streams · the chain, first of all
+    record   length u32 ‖ packet, as on the wire: header 32 (label, counter 8), AES-CTR, HMAC-SHA1     key: HKDF from the seed
+    content  the chair, first of all · entries of the log, each with the group key that holds after it · counters of members' streams ·
+             another verifier · the hand-over
 
-An entry is on disk before it is sent, so no two entries of ours ever stand at one place of the log. A record that was cut off by the
-crash is no record; any other damage means that there is nothing to come back to. The next process writes a fresh file under a fresh salt,
-so that no counter is used twice. The file is locked while its organizer lives, and goes when the session ends.
+The seed is the meeting key's; for who became the organizer later it is the session's secret, which the manager gives with a ticket and erases
+at the end: such a file opens while its session runs, and only with a ticket.
+
+An entry is on disk before it is sent, so no two entries of ours ever stand at one place of the log. Who hands the chair over writes the
+sealed packets of that entry down instead: whether a relay had taken them when the program died or not, they and no others are said again
+(`endpoint.former`), and nobody begins a second log. A record that was cut off by the crash is no record; any other damage means that there is
+nothing to come back to. The next process writes a fresh file under a fresh salt, so that no counter is used twice. The file is locked
+while its organizer lives, and goes when the session ends.
 """
 
 import fcntl
 import os
 import secrets
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +32,6 @@ from crypto.errors import CryptoError
 from crypto.schedule import StreamKeys, expand, extract
 from crypto.seal import Opener, Sealer
 from crypto.suite import HEADER_SIZE, STREAM_KEYS_SIZE, framed
-from endpoint import log
 from endpoint.errors import EndpointError
 from endpoint.log import Cuts
 from wire.ids import SessionId
@@ -35,7 +41,7 @@ _LABEL: Final = b"parley disk 1"
 _HEADER: Final = b"parley journal 1".ljust(HEADER_SIZE - 8, b"\0")
 _LENGTH: Final = struct.Struct("!I")
 _SALT_SIZE: Final = 16
-_MAX_RECORD: Final = log.MAX_ENTRY + 4096
+_MAX_RECORD: Final = 8 << 20  # a snapshot of the largest roster
 
 
 class JournalError(EndpointError):
@@ -43,9 +49,26 @@ class JournalError(EndpointError):
     sentence: ClassVar[str] = "The session cannot be written down on this machine, so it could not be taken up again after a crash."
 
 
-class _Chain(Struct, frozen=True, array_like=True, tag=1):
+class Seat(Struct, frozen=True, array_like=True):
+    """A participant of ours, and the token that lets it speak to relays."""
+
+    participant: int
+    role: int
+    token: bytes
+
+    def __repr__(self) -> str:
+        return f"Seat({self.participant})"
+
+
+class _Chair(Struct, frozen=True, array_like=True, tag=1):
     session: bytes
+    seats: list[Seat]
     chain: list[bytes]
+    seed: bytes
+    verifier: bytes
+    snapshot: bytes
+    epoch: int
+    key: bytes
 
 
 class _Entry(Struct, frozen=True, array_like=True, tag=2):
@@ -58,36 +81,63 @@ class _Counters(Struct, frozen=True, array_like=True, tag=3):
     counters: Cuts
 
 
+class _Verifier(Struct, frozen=True, array_like=True, tag=4):
+    verifier: bytes
+
+
+class Passed(Struct, frozen=True, array_like=True, tag=5):
+    """The chair was handed over: to whom, and the packets that say so."""
+
+    to: int
+    packets: list[bytes]
+
+
+_Record = _Chair | _Entry | _Counters | _Verifier | Passed
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(_Chain | _Entry | _Counters).decode
+_decode: Final[Callable[[bytes], _Record]] = msgspec.msgpack.Decoder(_Record).decode
 
 
 @dataclass(slots=True)
 class Saved:
-    """What an earlier process left behind."""
+    """What there is to come back to."""
 
     session: SessionId
+    seats: list[Seat]  # our participants in this session, the newest last
     chain: list[bytes]
+    seed: bytes = field(repr=False)  # of the key that signs the log
+    verifier: bytes = field(repr=False)
+    snapshot: bytes = b""  # the state from which `entries` go on; empty: they are the whole log
     entries: list[bytes] = field(default_factory=list)
     epoch: int = 0
     group_key: bytes = field(default=b"", repr=False)
     counters: dict[tuple[int, int], int] = field(default_factory=dict)  # by participant, channel: the last one applied
+    passed: Passed | None = None
 
 
 class Journal:
-    """Owned by a chair. Made by `begin`."""
+    """Owned by a member. Made by `begin`."""
 
     def __init__(self, path: Path, descriptor: int, sealer: Sealer) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._file = os.fstat(descriptor)
         self._sealer = sealer
 
+    @staticmethod
+    def read(path: Path, seed: bytes, session: SessionId | None = None) -> Saved | None:
+        """What an earlier process left, of this session (None: of whatever session). Raises JournalError, also while another program on this
+        machine is using it."""
+        try:
+            saved = _read(path, seed)
+        except OSError as error:
+            raise _unusable(path, error) from None
+        return saved if saved is not None and session in (None, saved.session) else None
+
     @classmethod
-    def begin(cls, path: Path, seed: bytes, session: SessionId) -> tuple[Self, Saved | None]:
-        """A journal for this session, and what an earlier process left of it. Raises JournalError."""
+    def begin(cls, path: Path, seed: bytes, saved: Saved) -> Self:
+        """A fresh journal that goes on from there. Raises JournalError."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            saved = _read(path, seed, session)
             part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -95,32 +145,21 @@ class Journal:
                 salt = secrets.token_bytes(_SALT_SIZE)
                 os.write(descriptor, _MAGIC + salt)
                 journal = cls(path, descriptor, Sealer(_keys(seed, salt)))
-                journal._write(_Chain(session.to_bytes(8, "big"), saved.chain if saved else []))
-                if saved is not None:
-                    for at, wire in enumerate(saved.entries):
-                        last = at == len(saved.entries) - 1
-                        journal._write(_Entry(wire, saved.epoch if last else 0, saved.group_key if last else b""))
-                    journal._write(_Counters([(p, c, counter) for (p, c), counter in saved.counters.items()]))
+                journal._write_all(saved)
                 part.replace(path)
             except BaseException:
                 os.close(descriptor)
                 part.unlink(missing_ok=True)
                 raise
         except OSError as error:
-            raise JournalError(f"{path}: {error.strerror}. {JournalError.sentence}") from None
-        return journal, saved
+            raise _unusable(path, error) from None
+        return journal
 
-    @staticmethod
-    def check_free(path: Path) -> None:
-        """Raises JournalError if a program on this machine organizes this session."""
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError:
-            return
-        try:
-            _try_lock(descriptor)
-        finally:
-            os.close(descriptor)
+    def _write_all(self, saved: Saved) -> None:
+        session, key = saved.session.to_bytes(8, "big"), (saved.epoch, saved.group_key)
+        chair = _Chair(session, saved.seats, saved.chain, saved.seed, saved.verifier, saved.snapshot, *key)
+        counters = _Counters([(p, c, counter) for (p, c), counter in saved.counters.items()])
+        self._write(chair, *(_Entry(wire, *key) for wire in saved.entries), counters, *([saved.passed] if saved.passed else []))
 
     def entry(self, wire: bytes, epoch: int, key: bytes) -> None:
         """An entry that is about to be sent, and the epoch and key that hold after it. Raises JournalError."""
@@ -130,13 +169,22 @@ class Journal:
         """How far members' streams are applied. Raises JournalError."""
         self._write(_Counters(counters))
 
+    def verifier(self, verifier: bytes) -> None:
+        """The password is another one. Raises JournalError."""
+        self._write(_Verifier(verifier))
+
+    def passed(self, to: int, packets: list[bytes]) -> None:
+        """The hand-over that is about to be sent; nothing of ours follows it. Raises JournalError."""
+        self._write(Passed(to, packets))
+
     def forget(self) -> None:
         """The session is over, or somebody else's."""
         if self._descriptor >= 0:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)  # nothing of it may be taken up again, whatever becomes of its name
             with suppress(OSError):
-                self._path.unlink(missing_ok=True)
+                if os.path.samestat(self._file, self._path.stat()):  # another program's may have taken its place
+                    self._path.unlink()
             self.close()
 
     def close(self) -> None:
@@ -145,26 +193,33 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _write(self, record: _Chain | _Entry | _Counters) -> None:
+    def _write(self, *records: _Record) -> None:
         if self._descriptor < 0:
             return
-        counter = self._sealer.last + 1
-        packet = self._sealer.seal(_HEADER + counter.to_bytes(8, "big"), counter, _encode(record))
-        whole = memoryview(_LENGTH.pack(len(packet)) + packet)
+        written = b""
+        for record in records:
+            counter = self._sealer.last + 1
+            packet = self._sealer.seal(_HEADER + counter.to_bytes(8, "big"), counter, _encode(record))
+            written += _LENGTH.pack(len(packet)) + packet
+        whole = memoryview(written)
         try:
             while whole:
                 whole = whole[os.write(self._descriptor, whole) :]
             os.fdatasync(self._descriptor)
         except OSError as error:
-            raise JournalError(f"{self._path}: {error.strerror}. {JournalError.sentence}") from None
+            raise _unusable(self._path, error) from None
+
+
+def _unusable(path: Path, error: OSError) -> JournalError:
+    return JournalError(f"{path}: {error.strerror}. {JournalError.sentence}")
 
 
 def _keys(seed: bytes, salt: bytes) -> StreamKeys:
     return StreamKeys.split(expand(extract(framed(_LABEL, salt), seed), b"journal", size=STREAM_KEYS_SIZE))
 
 
-def _read(path: Path, seed: bytes, session: SessionId) -> Saved | None:
-    """None if there is nothing of this session, or it is damaged. Raises OSError; JournalError if its organizer lives."""
+def _read(path: Path, seed: bytes) -> Saved | None:
+    """None if there is nothing, or it is damaged, or sealed under another seed. Raises OSError; JournalError if its organizer lives."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -172,7 +227,7 @@ def _read(path: Path, seed: bytes, session: SessionId) -> Saved | None:
     with open(descriptor, "rb") as file:
         _try_lock(descriptor)
         content = file.read()
-    return _parse(content, seed, session)
+    return _parse(content, seed)
 
 
 def _try_lock(descriptor: int) -> None:
@@ -182,7 +237,7 @@ def _try_lock(descriptor: int) -> None:
         raise JournalError("Another program on this machine organizes this session already.") from None
 
 
-def _parse(content: bytes, seed: bytes, session: SessionId) -> Saved | None:
+def _parse(content: bytes, seed: bytes) -> Saved | None:
     begin = len(_MAGIC) + _SALT_SIZE
     if content[: len(_MAGIC)] != _MAGIC or len(content) < begin:
         return None
@@ -202,15 +257,20 @@ def _parse(content: bytes, seed: bytes, session: SessionId) -> Saved | None:
         if packet[HEADER_SIZE - 8 : HEADER_SIZE] != counter.to_bytes(8, "big"):
             return None
         at, counter = at + _LENGTH.size + size, counter + 1
-        if isinstance(record, _Chain):
-            saved = Saved(session, record.chain)
-            if record.session != session.to_bytes(8, "big"):
+        match record:
+            case _Chair():
+                session = SessionId(int.from_bytes(record.session, "big"))
+                saved = Saved(session, record.seats, record.chain, record.seed, record.verifier, record.snapshot)
+                saved.epoch, saved.group_key = record.epoch, record.key
+            case _ if saved is None:
                 return None
-        elif saved is None:
-            return None
-        elif isinstance(record, _Entry):
-            saved.entries.append(record.wire)
-            saved.epoch, saved.group_key = record.epoch, record.key
-        else:
-            saved.counters.update({(p, c): counter for p, c, counter in record.counters})
-    return saved if saved and saved.entries else None
+            case _Entry():
+                saved.entries.append(record.wire)
+                saved.epoch, saved.group_key = record.epoch, record.key
+            case _Counters():
+                saved.counters.update({(p, c): counter for p, c, counter in record.counters})
+            case _Verifier():
+                saved.verifier = record.verifier
+            case Passed():
+                saved.passed = record
+    return saved if saved and (saved.entries or saved.snapshot) else None

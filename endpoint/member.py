@@ -12,7 +12,6 @@ its sender, its epoch or its log index has not come here, is held (`endpoint.hel
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 
@@ -41,6 +40,7 @@ from endpoint.hands import parse_input_untrusted, parse_pointer_untrusted
 from endpoint.heir import Heir
 from endpoint.held import Held, Outcome
 from endpoint.job import Job
+from endpoint.journal import Journal, Saved
 from endpoint.log import Heartbeat, SignedEntry
 from endpoint.messages import (
     GroupKey,
@@ -55,15 +55,13 @@ from endpoint.messages import (
 from endpoint.pulse import TAKE_OVER_AFTER, Pulse
 from endpoint.rekey import MAX_IN_FLIGHT
 from endpoint.speaker import Speaker, unix_ms
-from endpoint.state import Snapshot, State
+from endpoint.state import State, decode_snapshot
 from endpoint.text import clean_name
 from wire.control import Control, Office, Position
 from wire.errors import ParleyError, WireError
 from wire.have import HaveVector
 from wire.ids import EVERYONE, Channel, ParticipantId, SessionId, Stream
 from wire.packet import HEADER_SIZE, RELIABLE_CHANNELS, Flag, PacketHeader, parse_packet_untrusted
-
-_decode_snapshot: Final = msgspec.msgpack.Decoder(Snapshot).decode
 
 
 class Member(Speaker):
@@ -85,6 +83,8 @@ class Member(Speaker):
         self.heir = Heir(self)
         self.now = 0.0  # of the call that is under way
         self.stood_up = False  # we organized, and do not any more
+        self.journal: Journal | None = None  # of the last chair of ours, if it is written down
+        self.begin_journal: Callable[[Saved], Journal] | None = None  # how, should the chair come to us
         self._chair: Chair | None = None
         self._jobs: deque[Job] = deque()
         self._handed = False  # the last chair of ours was handed over
@@ -108,6 +108,11 @@ class Member(Speaker):
 
     def take_chair(self, chair: Chair) -> None:
         self._chair, self._handed = chair, False
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of a chair of ours is left to be done, here or by a process to come."""
+        return self.state.ended or (self._chair is None and self._passing is None)
 
     @property
     def jobs(self) -> deque[Job]:
@@ -430,8 +435,8 @@ class Member(Speaker):
     def _stand_up(self, chair: Chair, signed: SignedEntry, now: float) -> None:
         """We organized until now."""
         self.stood_up = isinstance(signed.entry.fields, log.TakeOver)
-        if chair.journal is not None:
-            chair.journal.forget()
+        if self.journal is not None and (self.stood_up or self.me not in self.state.members):
+            self.journal.forget()
         self.channels.limits[Channel.KEY] = MAX_MESSAGE[Channel.KEY]
         if self.me not in self.state.members:
             self.removed("superseded", "Another program of yours has taken up this session.")
@@ -511,7 +516,7 @@ class Member(Speaker):
         except CryptoError:
             raise ForgedEntry from None
         try:
-            snapshot = _decode_snapshot(message.state)
+            snapshot = decode_snapshot(message.state)
         except (msgspec.MsgspecError, RecursionError, ValueError):
             raise MalformedEntry from None
         start = {Stream(ParticipantId(p), EVERYONE, c): counter for p, c, counter in parse_cuts_untrusted(message.start)}

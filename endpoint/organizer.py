@@ -11,7 +11,7 @@ from endpoint import events, log
 from endpoint.chair import Chair
 from endpoint.journal import Journal, Saved
 from endpoint.member import Member
-from endpoint.state import State
+from endpoint.state import State, decode_snapshot
 from endpoint.succession import accept
 from endpoint.text import clean_name
 from endpoint.ticket import Ticket
@@ -19,8 +19,7 @@ from wire.ids import EVERYONE, FIRST_EPOCH, ParticipantId, Role, Stream, next_ep
 
 
 class Organizer(Member):
-    """Opens the session when constructed; `out` then holds its first entry. With `saved` it comes back into the session that an earlier
-    process left behind: a new participant, the same key, and the chair handed over to itself."""
+    """Opens the session when constructed; `out` then holds its first entry. Or comes back into one (`returning`)."""
 
     def __init__(
         self,
@@ -32,29 +31,35 @@ class Organizer(Member):
         journal: Journal | None = None,
         saved: Saved | None = None,
     ) -> None:
-        super().__init__(ticket.session, ticket.participant, key.public, key, ExchangeKey.generate())
+        super().__init__(ticket.session, ticket.participant, ticket.meeting_key, key, ExchangeKey.generate())
         self.features = ticket.features
         self.joined = True
         self.relay_office = self.me  # the manager has told the relays
+        self.journal = journal
+        self.take_chair(Chair(self, verifier, list(saved.chain) if saved else [], now))
         if saved is None:
-            self._open(Chair(self, verifier, [], now, journal), name, now)
+            self._open(name, now)
         else:
-            self._come_back(Chair(self, verifier, list(saved.chain), now, journal), saved, now)
+            self._come_back(saved, now)
         self.events.append(events.Joined())
 
-    def _open(self, chair: Chair, name: str, now: float) -> None:
-        self.take_chair(chair)
+    @classmethod
+    def returning(cls, ticket: Ticket, saved: Saved, journal: Journal | None, now: float) -> "Organizer":
+        """The same person, after its program has died: a new participant, the same key, and the chair handed over to itself."""
+        return cls(ticket, SigningKey.from_seed(saved.seed), Verifier.from_bytes(saved.verifier), "", now, journal, saved)
+
+    def _open(self, name: str, now: float) -> None:
         self.keyring.install(FIRST_EPOCH, new_group_key(), now)
         self.keyring.advance(FIRST_EPOCH, now)
-        key = self.signing.public
+        key, chair = self.signing.public, self.chair
         me = log.Member(self.me, Role.ORGANIZER, clean_name(name, "Organizer"), key, self.exchange.public)
         chair.write(log.Open(self.session.to_bytes(8, "big"), key, me, FIRST_EPOCH), now)
         if self.features is not None and "chat" not in self.features:
             chair.allow_chat(EVERYONE, False, now)
 
-    def _come_back(self, chair: Chair, saved: Saved, now: float) -> None:
-        self.take_chair(chair)
-        self.state = State.genesis(self.session, self.signing.public)
+    def _come_back(self, saved: Saved, now: float) -> None:
+        if saved.snapshot:
+            self.state = State.from_snapshot(self.session, self.state.meeting_key, decode_snapshot(saved.snapshot))
         for content in saved.entries:
             author = None if self.state.index < 0 else self.state.organizer_key
             said = log.peek_untrusted(content)
@@ -68,5 +73,5 @@ class Organizer(Member):
         self.channels.begin_at(start, self.state.members)
         epoch, previous = next_epoch(self.state.epoch), self.state.head
         signature = accept(self.state, self.me, self.signing, self.exchange.public, previous, epoch)
-        chair.write(log.HandOver(self.me, self.signing.public, self.exchange.public, signature, epoch), now)
-        chair.sit_down(now)
+        self.chair.write(log.HandOver(self.me, self.signing.public, self.exchange.public, signature, epoch), now)
+        self.chair.sit_down(now)

@@ -12,27 +12,31 @@ A block's own error comes out as it is, not in an exception group, unless there 
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Final
 
 import trio
+from OpenSSL import SSL
 
 from crypto.signing import SigningKey
 from crypto.srp import make_verifier
-from endpoint.errors import NoManager, WrongOrganizer
+from endpoint.errors import ManagerRefused, NoManager, WrongOrganizer
 from endpoint.events import MustWait
+from endpoint.former import pass_on
 from endpoint.guest import Guest
 from endpoint.invitation import Invitation, invitation_for
-from endpoint.journal import Journal
+from endpoint.journal import Journal, JournalError, Saved, Seat
 from endpoint.manager_api import ManagerApi, When
+from endpoint.member import Member
 from endpoint.organizer import Organizer
 from endpoint.session import Session
 from endpoint.text import clean_line
+from endpoint.ticket import Ticket
 from endpoint.words import new_password
 from net.tls import client_context
-from wire.ids import Role
+from wire.ids import ParticipantId, Role
 
 Path = str | os.PathLike[str]
 MAX_TITLE: Final = 200
@@ -85,39 +89,38 @@ async def host(meeting: Meeting, *, ca: Path, key: str, name: str = "Organizer",
     tls = client_context(ca, None)
     signing = SigningKey.from_seed(meeting.seed)
     invitation = meeting.invitation
-    if journal is not None:
-        Journal.check_free(FilePath(journal))
+    book = _Book(FilePath(journal), lambda ticket: meeting.seed) if journal is not None else None
+    saved = Journal.read(book.path, meeting.seed) if book is not None else None
     async with ManagerApi.connect(invitation.site, ca, key) as api:
-        ticket = await api.open(invitation.meeting)
+        ticket = await _guests_ticket(api, invitation, saved) or await api.open(invitation.meeting)
     if ticket.meeting_key != signing.public:
         raise WrongOrganizer("The manager names another key for this meeting than the one that was made here. Schedule a new one.")
-    if ticket.role is not Role.ORGANIZER:
-        guest = Guest(ticket, invitation.password or "", name, expected=invitation.expected)
-        with single_errors():
-            async with Session.open(guest, ticket, tls) as session:
-                await session.until_joined()
-                yield session
-        return
-    verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, invitation.password or "")
-    book, saved = Journal.begin(FilePath(journal), meeting.seed, ticket.session) if journal is not None else (None, None)
-    try:
-        with single_errors():
-            organizer = Organizer(ticket, signing, verifier, name, trio.current_time(), book, saved)
-            async with Session.open(organizer, ticket, tls) as session:
-                yield session
-    finally:
-        if book is not None:
-            book.close()
+    member = await _come_back(ticket, tls, book, saved)
+    if member is None and ticket.role is Role.ORGANIZER:
+        verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, invitation.password or "")
+        fresh = Saved(ticket.session, [], [], meeting.seed, verifier.to_bytes())
+        begun = book.begin(ticket, fresh) if book is not None else None
+        member = Organizer(ticket, signing, verifier, name, trio.current_time(), begun)
+    async with _attended(member or Guest(ticket, invitation.password or "", name, expected=invitation.expected), ticket, tls, book) as session:
+        yield session
 
 
 @asynccontextmanager
 async def join(
-    invitation: Invitation, name: str, *, ca: Path, patience: float = 0.0, must_wait: Callable[[], None] = lambda: None
+    invitation: Invitation,
+    name: str,
+    *,
+    ca: Path,
+    patience: float = 0.0,
+    must_wait: Callable[[], None] = lambda: None,
+    journal: Path | None = None,
 ) -> AsyncIterator[Session]:
     """Be a guest while the block runs; its end says goodbye. The block begins when this side is in.
 
     must_wait: called if the secret matched and the organizer's person has to let us in, which may take long.
     patience: seconds to wait for a meeting that is not open yet; the manager tells that to those who have the invitation alone.
+    journal: a file that is kept from when the organizer's role has come to this side until the session ends. If this process dies, the
+    next `join` with the same file is the organizer again.
     Raises the `JoinError` that says why not, ManagerRefused, ManagerUnreachable, SessionOver, NoManager, PkiUnreadable.
     """
     if not invitation.site:
@@ -125,12 +128,69 @@ async def join(
     tls = client_context(ca, None)
     async with ManagerApi.connect(invitation.site, ca) as api:
         ticket = await api.ticket(invitation.meeting, invitation.invite, patience=patience)
-    guest = Guest(ticket, invitation.password or "", name, expected=invitation.expected)
-    with single_errors():
-        async with Session.open(guest, ticket, tls) as session:
-            session.listen(lambda event: must_wait() if isinstance(event, MustWait) else None)
-            await session.until_joined()
-            yield session
+    book = _Book(FilePath(journal), lambda ticket: ticket.secret) if journal is not None else None
+    saved = None
+    if book is not None:
+        with suppress(JournalError):  # another program of this user organizes: we are a guest
+            saved = Journal.read(book.path, ticket.secret)
+    member = await _come_back(ticket, tls, book, saved)
+    guest = member or Guest(ticket, invitation.password or "", name, expected=invitation.expected)
+    async with _attended(guest, ticket, tls, book, must_wait) as session:
+        yield session
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """Where a chair of ours is written down, and under which seed."""
+
+    path: FilePath
+    seed: Callable[[Ticket], bytes]
+
+    def begin(self, ticket: Ticket, saved: Saved) -> Journal:
+        """Raises JournalError."""
+        seat = Seat(ticket.participant, ticket.role, ticket.token.reveal())
+        return Journal.begin(self.path, self.seed(ticket), replace(saved, seats=[*saved.seats, seat]))
+
+
+async def _guests_ticket(api: ManagerApi, invitation: Invitation, saved: Saved | None) -> Ticket | None:
+    """For a host that died with the chair on its way to somebody else: the manager may not have heard of that, and would give it back."""
+    if saved is not None and saved.passed is not None:
+        with suppress(ManagerRefused):
+            ticket = await api.ticket(invitation.meeting, invitation.invite)
+            return ticket if ticket.session == saved.session else None
+    return None
+
+
+async def _come_back(ticket: Ticket, tls: SSL.Context, book: _Book | None, saved: Saved | None) -> Organizer | None:
+    """What an earlier process left of this session is finished, or taken up again. None: then we are a guest, or begin. Raises JournalError."""
+    if book is None or saved is None or saved.session != ticket.session:
+        return None
+    if saved.passed is not None:
+        await pass_on(saved.seats, ticket, tls, ParticipantId(saved.passed.to), saved.passed.packets)
+        return None
+    begun = book.begin(ticket, saved)  # before the office is ours: a process that comes after this one has to know who holds it
+    if ticket.role is Role.ORGANIZER or await pass_on(saved.seats, ticket, tls, ticket.participant):
+        return Organizer.returning(ticket, saved, begun, trio.current_time())
+    begun.forget()
+    return None
+
+
+@asynccontextmanager
+async def _attended(
+    member: Member, ticket: Ticket, tls: SSL.Context, book: _Book | None, must_wait: Callable[[], None] = lambda: None
+) -> AsyncIterator[Session]:
+    """The session of this member, from when it is in. What it wrote down goes when it is of no more use."""
+    if book is not None:
+        member.begin_journal = lambda saved: book.begin(ticket, saved)
+    try:
+        with single_errors():
+            async with Session.open(member, ticket, tls) as session:
+                session.listen(lambda event: must_wait() if isinstance(event, MustWait) else None)
+                await session.until_joined()
+                yield session
+    finally:
+        if member.journal is not None:
+            member.journal.forget() if member.settled else member.journal.close()
 
 
 @contextmanager

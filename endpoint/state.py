@@ -68,6 +68,9 @@ class Snapshot(Struct, frozen=True, array_like=True, forbid_unknown_fields=True)
     contested: Annotated[bytes, Meta(max_length=64)]  # a take-over to which nobody has yielded: the former key, the entry's hash
 
 
+decode_snapshot: Final = msgspec.msgpack.Decoder(Snapshot).decode
+
+
 @dataclass(slots=True)
 class State:
     """One member's view. Changed by `apply` alone."""

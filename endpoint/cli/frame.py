@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 import trio
@@ -38,8 +38,13 @@ def session_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-Begin = Callable[[trio.Event], None]
-"""From now on the first signal sets this event, and the work ends in order; a second one cancels it."""
+class Begin(Protocol):
+    """From now on the first signal sets this event, and the work ends in order; a second one cancels it. `must_ask` is called at each Ctrl-C
+    before: true if it asked the person instead, and nothing is to end yet."""
+
+    def __call__(self, finish: trio.Event, must_ask: Callable[[], bool] = bool) -> None: ...
+
+
 Work = Callable[[Begin], Awaitable[object]]
 """A command's async part."""
 
@@ -73,26 +78,27 @@ def _sentence(error: BaseException) -> str:
 
 async def _until_signalled(work: Work) -> int:
     signalled = False
-    finish: trio.Event | None = None
+    ending: trio.Event | None = None
+    asks: Callable[[], bool] = bool
 
-    def begin(event: trio.Event) -> None:
-        nonlocal finish
-        finish = event
+    def begin(finish: trio.Event, must_ask: Callable[[], bool] = bool) -> None:
+        nonlocal ending, asks
+        ending, asks = finish, must_ask
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
 
             async def listen() -> None:
                 nonlocal signalled
-                async for _ in signals:
+                async for number in signals:
                     signalled = True
-                    if finish is None or finish.is_set():
+                    if ending is None or ending.is_set():
                         scope.cancel()
-                    else:
-                        finish.set()
+                    elif number != signal.SIGINT or not asks():
+                        ending.set()
 
             nursery.start_soon(listen)
             with trio.CancelScope() as scope:
                 await work(begin)
             nursery.cancel_scope.cancel()
-    return 130 if signalled and finish is None else 0
+    return 130 if signalled and ending is None else 0

@@ -1,11 +1,12 @@
 """`parley join`: be a guest."""
 
+import math
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import trio
@@ -20,6 +21,7 @@ from endpoint.cli.secrets_in import PROMPT, answered, first_line, parse_target, 
 from endpoint.cli.share import open_share
 from endpoint.errors import ManagerRefused, NoManager, WrongSecret
 from endpoint.invitation import Invitation
+from endpoint.session import Session
 from endpoint.settings import Settings, check_site, load_settings, own_name
 from wire.ids import MeetingId, format_meeting_id
 
@@ -27,6 +29,8 @@ RETRIES: Final = 3
 """Passwords that a person may try."""
 PATIENCE: Final = 12 * 3600.0
 """Seconds that somebody with the link waits for the organizer to open."""
+SURE_WITHIN: Final = 5.0
+"""Seconds between two Ctrl-C that end the meeting of somebody who came as a guest and organizes now."""
 
 
 @click.command()
@@ -114,7 +118,7 @@ def locate(invitation: Invitation, settings: Settings) -> tuple[Invitation, Path
 
 async def join_meeting(settings: Settings, invitation: Invitation, ca: Path, face: Face, begin: Begin, *, share: str = "") -> None:
     """Be a guest until the meeting ends, or its person wants to leave. Waits for one that is not open yet."""
-    name = own_name(settings) or "Guest"
+    name, journal = own_name(settings) or "Guest", home.chair_path(invitation.meeting)
 
     def must_wait() -> None:
         face.state("must-wait")
@@ -125,13 +129,31 @@ async def join_meeting(settings: Settings, invitation: Invitation, ca: Path, fac
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-"))
             source = await stack.enter_async_context(open_share(share, settings.display, Path(scratch), settings.excluded))
         try:
-            session = await stack.enter_async_context(sdk.join(invitation, name, ca=ca, must_wait=must_wait))
+            session = await stack.enter_async_context(sdk.join(invitation, name, ca=ca, must_wait=must_wait, journal=journal))
         except ManagerRefused as refused:
             if refused.name != "not-open-yet":
                 raise
             face.say("The organizer has not opened the meeting yet; waiting …")
-            session = await stack.enter_async_context(sdk.join(invitation, name, ca=ca, patience=PATIENCE, must_wait=must_wait))
+            waiting: Any = sdk.join(invitation, name, ca=ca, patience=PATIENCE, must_wait=must_wait, journal=journal)
+            session = await stack.enter_async_context(waiting)
         if home.pin(invitation.site, invitation.meeting, session.ticket.meeting_key) is home.Known.CHANGED:
             face.say("The organizer's key of this meeting is another one than last time. Compare the six words by voice before you trust it.")
-        begin(finish := trio.Event())
+        if session.member.organizes:
+            face.say("You organized this session when your program died: you are back in it as its organizer.")
+        begin(finish := trio.Event(), _asking(session, face))
         await attend(session, face, invitation, finish, source=source, picture=Path(settings.picture or default_picture(invitation.meeting)))
+
+
+def _asking(session: Session, face: Face) -> Callable[[], bool]:
+    """What Ctrl-C asks: whoever came as a guest, and organizes by now, may have forgotten that it ends the meeting for all."""
+    asked_at = -math.inf
+
+    def must_ask() -> bool:
+        nonlocal asked_at
+        if not session.member.organizes or session.over or trio.current_time() - asked_at < SURE_WITHIN:
+            return False
+        asked_at = trio.current_time()
+        face.say("You are the organizer now. Ctrl-C again ends the meeting for everyone; /hand over to somebody first to leave it running.")
+        return True
+
+    return must_ask

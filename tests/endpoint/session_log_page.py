@@ -48,8 +48,9 @@ stateDiagram-v2
   everyone and its name is shown, and a fresh group key follows. It cannot be undone.
 - **Newcomers** know the meeting's key, by the link or the ticket. They get the chain of hand-overs and take-overs since, and check every
   link of it.
-- **Restart.** An organizer's program that died comes back as a new participant with the same key, from a sealed file that is written
-  before each entry is sent. It hands the chair over to itself. Rights, waiting room, admissions and key changes go on.
+- **Restart.** An organizer's program that died, the first one's or a later one's, comes back as a new participant with the same key, from
+  a sealed file that is written before each entry is sent. It hands the chair over to itself. Rights, waiting room, admissions and key
+  changes go on.
 - **Take-over.** Successors are named in advance. When nothing has been heard of the organizer for 60 s, a successor's *person* may take
   over: never a program by itself, since a relay can feign silence. A member follows only if it has heard nothing for 60 s either.
 - **Yield.** The former organizer, when it sees that, signs that it accepts. If it (or a member that heard it) has entries past that

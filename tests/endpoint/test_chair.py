@@ -10,13 +10,13 @@ from crypto.srp import make_verifier
 from endpoint import events, log
 from endpoint.errors import IllegalEntry, NotAllowed, WrongOrganizer
 from endpoint.guest import Guest, Stage
-from endpoint.journal import Journal, JournalError
+from endpoint.journal import Journal, JournalError, Saved
 from endpoint.member import Member
 from endpoint.messages import Request, Verb
 from endpoint.organizer import Organizer
 from endpoint.succession import follow_chain_untrusted
 from tests.endpoint.room import Room
-from wire.ids import EVERYONE, Channel, ParticipantId, Role, Stream
+from wire.ids import EVERYONE, Channel, ParticipantId, Role, SessionId, Stream
 from wire.packet import Flag, parse_packet_untrusted
 
 
@@ -331,10 +331,14 @@ def test_of_two_take_overs_at_one_place_the_same_wins_everywhere() -> None:
 
 def journalled(room: Room, path: Path, participant: int = 1) -> Organizer:
     """The organizer's next process."""
-    journal, saved = Journal.begin(path, room.meeting_key.seed, room.session)
-    verifier = make_verifier(room.session, room.secret, room.password)
-    ticket = room.ticket(participant, Role.ORGANIZER)
-    organizer = Organizer(ticket, room.meeting_key, verifier, "Olga", room.now, journal, saved)
+    ticket, seed = room.ticket(participant, Role.ORGANIZER), room.meeting_key.seed
+    saved = Journal.read(path, seed, room.session)
+    if saved is None:
+        verifier = make_verifier(room.session, room.secret, room.password)
+        journal = Journal.begin(path, seed, Saved(room.session, [], [], seed, verifier.to_bytes()))
+        organizer = Organizer(ticket, room.meeting_key, verifier, "Olga", room.now, journal)
+    else:
+        organizer = Organizer.returning(ticket, saved, Journal.begin(path, seed, saved), room.now)
     room.members[organizer.me] = room.organizer = organizer
     if saved is not None:
         room.linked.discard(room.office)
@@ -362,8 +366,8 @@ def test_the_organizer_killed_and_restarted_after_20_s_with_joins_waiting_and_on
     ana.chat("before")
     room.run(6.0)
     room.unlink(cleo.me)
-    assert olga.chair.journal is not None
-    olga.chair.journal.close()
+    assert olga.journal is not None
+    olga.journal.close()
     room.kill(olga.me)
     dora = room.guest(5, "Dora")
     room.run(20.0, step=1.0)
@@ -384,7 +388,7 @@ def test_the_organizer_killed_and_restarted_after_20_s_with_joins_waiting_and_on
     room.run()
     assert not room.events(ben, events.ChatWithdrawn), "what counted before the restart counts"
     with pytest.raises(JournalError):
-        Journal.begin(tmp_path / "journal", room.meeting_key.seed, room.session)
+        Journal.read(tmp_path / "journal", room.meeting_key.seed)
     back.chair.end(room.now)
     room.run()
     assert not (tmp_path / "journal").exists()
@@ -394,34 +398,29 @@ def test_the_organizer_killed_and_restarted_after_20_s_with_joins_waiting_and_on
 def test_a_journal_that_was_cut_off_or_damaged(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     room, olga, _ = restarting(path)
-    assert olga.chair.journal is not None
-    olga.chair.journal.close()
+    assert olga.journal is not None
+    olga.journal.close()
     seed, whole = room.meeting_key.seed, path.read_bytes()
     assert b"Olga" not in whole, "sealed"
-    journal, saved = Journal.begin(path, seed, room.session)
-    journal.close()
+    saved = Journal.read(path, seed)
     assert saved is not None
     assert len(saved.entries) == olga.state.index + 1
     path.write_bytes(whole[:-10])
-    journal, cut = Journal.begin(path, seed, room.session)
-    journal.close()
+    cut = Journal.read(path, seed)
     assert cut is not None
     assert saved.entries[: len(cut.entries)] == cut.entries
     for damaged in (whole[:60] + bytes((whole[60] ^ 1,)) + whole[61:], b"", b"parley j", whole[:20]):
         path.write_bytes(damaged)
-        journal, nothing = Journal.begin(path, seed, room.session)
-        journal.close()
-        assert nothing is None
+        assert Journal.read(path, seed) is None
     path.write_bytes(whole)
-    journal, nothing = Journal.begin(path, bytes(32), room.session)
-    journal.close()
-    assert nothing is None, "another key's"
+    assert Journal.read(path, bytes(32)) is None, "another key's"
+    assert Journal.read(path, seed, SessionId(room.session ^ 1)) is None, "another session's"
 
 
 def test_the_former_participant_of_a_restarted_organizer_writes_nothing_any_more(tmp_path: Path) -> None:
     room, olga, (ana, _, _) = restarting(tmp_path / "journal")
-    assert olga.chair.journal is not None
-    olga.chair.journal.close()
+    assert olga.journal is not None
+    olga.journal.close()
     room.unlink(olga.me)
     back = journalled(room, tmp_path / "journal", 11)
     room.link(olga.me)

@@ -67,8 +67,8 @@ def test_entries_that_died_with_the_organizer_leave_nobody_behind(tmp_path: Path
     room.unlink(olga.me)
     olga.chair.appoint(ana.me, room.now)
     olga.chair.allow_chat(ben.me, False, room.now)
-    assert olga.chair.journal is not None
-    olga.chair.journal.close()
+    assert olga.journal is not None
+    olga.journal.close()
     room.kill(olga.me)
     back = journalled(room, tmp_path / "journal", 11)
     assert ana.state.index < back.state.index, "nobody can have what nobody sent"
@@ -147,8 +147,8 @@ def full_disk(journal: Journal) -> None:
 def test_a_full_disk_ends_the_way_back_and_not_the_session(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     room, olga, (ana, ben, _) = restarting(path)
-    assert olga.chair.journal is not None
-    full_disk(olga.chair.journal)
+    assert olga.journal is not None
+    full_disk(olga.journal)
     olga.chair.appoint(ana.me, room.now)
     ana.chat("still here")
     room.run(6.0)
@@ -164,12 +164,12 @@ def test_a_full_disk_ends_the_way_back_and_not_the_session(tmp_path: Path) -> No
 def test_a_journal_that_cannot_be_removed_is_emptied(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     room, olga, _ = restarting(path)
-    journal = olga.chair.journal
+    journal = olga.journal
     assert journal is not None
     os.link(path, tmp_path / "another name")
     journal.forget()
     assert (tmp_path / "another name").read_bytes() == b""
-    assert Journal.begin(path, room.meeting_key.seed, room.session)[1] is None
+    assert Journal.read(path, room.meeting_key.seed) is None
 
 
 def test_a_member_cannot_fill_the_log_with_its_requests() -> None:

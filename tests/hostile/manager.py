@@ -79,7 +79,9 @@ class PlaysTheOrganizer(Manager):
     def mount(self, scene: Scene) -> None:
         room = scene.room
         verifier = make_verifier(room.session, room.secret, PASSWORD)
-        impostor = Organizer(room.ticket(70, Role.ORGANIZER), SigningKey.generate(), verifier, "Olga", room.now)
+        key = SigningKey.generate()
+        ticket = replace(room.ticket(70, Role.ORGANIZER), meeting_key=key.public)
+        impostor = Organizer(ticket, key, verifier, "Olga", room.now)
         newcomer = scene.newcomer = Guest(room.ticket(62), PASSWORD, "Newcomer", expected=fingerprint(room.meeting_key.public))
         newcomer.linked(ParticipantId(0), -1, -1, room.now)
         newcomer.office(impostor.me, room.now)
