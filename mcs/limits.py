@@ -41,8 +41,10 @@ LATEST_STREAMS: Final = 1024
 FLOOD_RATE: Final = 16 * MIB
 FLOOD_BURST: Final = 64 * MIB
 """What a participant's links may send, per second and at once, before it counts as a flood."""
-ITEM_COST: Final = 1024
-"""Bytes that any frame counts for at least: a small one costs as much time, and 16,000 a second are a seventh of a core."""
+ITEM_COST: Final = 2048
+"""Bytes that any frame counts for at least: a small one costs as much time, and 8,000 a second are a tenth of a core."""
+PACE: Final = 24_000.0
+"""Frames a second that are read of one link, until it counts as a flood: a quarter of a core. Others do not notice."""
 CLEAR_SIZE: Final = 8 * 1024
 """Of one clear (handshake) packet."""
 CLEAR_RATE: Final = 8.0
@@ -78,6 +80,10 @@ OWED_FOR: Final = 5.0
 COALESCE: Final = 0.05
 """`Taken` and `Presence` wait so long for company."""
 TICK: Final = 1.0
+NEW_WAYS_AFTER: Final = 0.1
+"""Links between nodes that come up within this time change a session's tree together. One that is lost changes it at once."""
+ANSWER_WITHIN: Final = 0.5
+"""A neighbour that has not brought within this time what it was asked for keeps the next one waiting no longer."""
 AWAY_AFTER: Final = 0.3
 """Who has no link any more may come back by another way for so long, before that is told."""
 ECHO_FOR: Final = 1.0

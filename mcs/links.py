@@ -27,6 +27,7 @@ from mcs.limits import (
     NODE_OUTBOX,
     OFFICE_CLEAR_BURST,
     OFFICE_CLEAR_RATE,
+    PACE,
     SEGMENT,
 )
 from mcs.relay import Relay
@@ -46,6 +47,7 @@ from wire.control import (
     NodeHave,
     NodeHello,
     NodeInfo,
+    NodePresence,
     NodeWelcome,
     Position,
     encode_control,
@@ -80,6 +82,7 @@ class EndpointLink:
         self.label = f"participant {self.participant}"
         self._relay = relay
         self._connection = connection
+        connection.pace = PACE
         self._session = session
         self._flood = session.floods.setdefault(self.participant, Bucket(FLOOD_RATE, FLOOD_BURST, now))
         self._clear = Bucket(CLEAR_RATE, CLEAR_BURST, now)
@@ -230,7 +233,11 @@ class NodeLink:
         if reader.skipped:
             reader.skipped = False
             self._relay.ask(session, reader.want_epoch)
-        return frames, reader.pending()
+        more = reader.pending()
+        if carrier.unanswered and not more:
+            carrier.unanswered = False
+            frames.append(encode_control(NodePresence(session_id, [], [])))
+        return frames, more
 
     def behind(self, missed: int) -> None:
         """It is in no group."""

@@ -89,6 +89,7 @@ class Overlay:
         self.states: dict[str, NodeState] = {self.me: NodeState(info, boot, 0)}
         self.moved: set[SessionId] = set()  # sessions whose tree may have changed; taken by the relay
         self.all_moved = False  # the same of all sessions
+        self.new_ways = False  # the same of all sessions, and nothing was lost: it may wait for what else comes up in the same moment
         self._readers: dict[SessionId, dict[str, tuple[Version, bool]]] = {}
         self._classes: dict[str, int] = {}  # as published
         self._measured: dict[str, deque[float]] = {}
@@ -158,7 +159,7 @@ class Overlay:
     def link_up(self, node: str) -> None:
         self.linked.add(node)
         self._classes.setdefault(node, 0)
-        self._publish()
+        self._publish(lost=False)
 
     def link_down(self, node: str) -> None:
         self.linked.discard(node)
@@ -185,7 +186,7 @@ class Overlay:
             return False
         self._other_class.pop(node, None)
         self._classes[node] = found
-        self._publish()
+        self._publish(lost=False)
         return True
 
     def rtt(self, node: str) -> float | None:
@@ -222,11 +223,11 @@ class Overlay:
         self._note_readers(fact, session)
         return fact
 
-    def _publish(self, **fields: object) -> None:
+    def _publish(self, *, lost: bool = True, **fields: object) -> None:
         self._serial += 1
         peers = [] if self.state.left or fields.get("left") else sorted((node, self._classes[node]) for node in self.linked)[:MAX_ENTRIES]
         self.states[self.me] = replace(self.state, serial=self._serial, **({"peers": peers} | fields))
-        self._changed()
+        self._changed(lost=lost)
 
     # --- facts of all nodes ---
 
@@ -260,9 +261,10 @@ class Overlay:
             return False
         if known is not None and (state.boot, state.serial) <= (known.boot, known.serial):
             return False
+        ways = self._reachable().get(node, {}).keys()  # that count so far
         self.states[node] = state
         if known is None or replace(known, serial=0, links=0, sessions=0) != replace(state, serial=0, links=0, sessions=0):
-            self._changed()
+            self._changed(lost=bool(ways) and (state.left or state.draining or not ways <= {peer for peer, _ in state.peers}))
         return True
 
     def _hear_of_me(self, fact: NodeState | NodeReaders) -> list[Control]:
@@ -298,10 +300,13 @@ class Overlay:
         """It is over for all."""
         self._readers.pop(session, None)
 
-    def _changed(self) -> None:
+    def _changed(self, *, lost: bool = True) -> None:
         self._graph = None
         self._trees.clear()
-        self.all_moved = True
+        if lost:
+            self.all_moved = True
+        else:
+            self.new_ways = True
 
     # --- trees ---
 

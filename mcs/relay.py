@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from mcs.admission import Pass
 from mcs.fanout import Reader
 from mcs.feed import Group
-from mcs.limits import ECHO_FOR, ENDED_SESSION, IDLE_SESSION, LINKS_PER_PARTICIPANT, MAX_LINKS, MAX_SESSIONS
+from mcs.limits import ECHO_FOR, ENDED_SESSION, IDLE_SESSION, LINKS_PER_PARTICIPANT, MAX_LINKS, MAX_SESSIONS, NEW_WAYS_AFTER
 from mcs.log import Verdict
 from mcs.overlay import Overlay
 from mcs.session import EndpointPort, NodePort, ReservePort, Session, Source
@@ -90,6 +90,7 @@ class Relay:
         self._changed: dict[SessionId, Session] = {}
         self.crl = b""  # the newest list of revoked certificates, for nodes that are linked anew
         self.on_crl: Callable[[bytes], None] = lambda der: None  # one came from another server
+        self._new_ways_at: float | None = None  # since when new ways wait to be used
         self._echoes: dict[int, float] = {}  # handshake packets that came from nodes, and when
 
     # --- endpoints ---
@@ -334,7 +335,7 @@ class Relay:
         self._spread(news, but="" if ours else port.node)
         if news and isinstance(fact, NodeState):
             self._on_nodes()
-        if self.overlay.all_moved:
+        if self.overlay.all_moved or self.overlay.new_ways:
             self._on_change()  # several facts of one change come together: once for all of them
         else:
             self._sync()
@@ -373,7 +374,7 @@ class Relay:
         fact = self.overlay.set_readers(session.id, readers)
         if fact is not None:
             self._spread([fact])
-            self._sync()
+            self._link(session.id)
 
     def measured(self, node: str, rtt: float) -> None:
         """The round-trip time of a node's link, in seconds."""
@@ -386,18 +387,28 @@ class Relay:
             self._spread([self.overlay.state])
 
     def _sync(self) -> None:
-        """Sessions whose tree may have moved get the links that it says."""
-        overlay = self.overlay
-        moved = list(overlay.sessions()) if overlay.all_moved else list(overlay.moved)
+        """Sessions whose tree may have moved get the links that it says. What was lost is made good at once. New ways wait a moment for those
+        that come with them: a line that heals brings several, and each would be asked for everything that is owed."""
+        overlay, now = self.overlay, self._clock()
+        if overlay.new_ways and not overlay.all_moved:
+            self._new_ways_at = now if self._new_ways_at is None else self._new_ways_at
+            if now - self._new_ways_at < NEW_WAYS_AFTER:
+                self._on_change()
+                return
+        moved = list(overlay.sessions()) if overlay.all_moved or overlay.new_ways else list(overlay.moved)
         overlay.moved.clear()
-        overlay.all_moved = False
-        now = self._clock()
+        overlay.all_moved = overlay.new_ways = False
+        self._new_ways_at = None
         for session_id in moved:
-            neighbours = [self.nodes[node] for node in overlay.neighbours(session_id) if node in self.nodes]
-            session = self._session(session_id) if neighbours else self.sessions.get(session_id)
-            if session is not None and (neighbours or session.sources):
-                session.link_to(neighbours, now)
-                self._change(session)
+            self._link(session_id)
+
+    def _link(self, session_id: SessionId) -> None:
+        """The links that a session's tree says."""
+        neighbours = [self.nodes[node] for node in sorted(self.overlay.neighbours(session_id)) if node in self.nodes]
+        session = self._session(session_id) if neighbours else self.sessions.get(session_id)
+        if session is not None and (neighbours or session.sources):
+            session.link_to(neighbours, self._clock())
+            self._change(session)
 
     # --- facts ---
 

@@ -14,6 +14,7 @@ from mcs.bucket import Bucket
 from mcs.fanout import Reader, Screen
 from mcs.feed import Feed, Group, Port
 from mcs.limits import (
+    ANSWER_WITHIN,
     ASK_AGAIN,
     AWAY_AFTER,
     END_GRACE,
@@ -74,21 +75,24 @@ class NodePort(Protocol):
 class Carrier:
     """Another node that wants the session's packets from here, and what it is owed."""
 
-    __slots__ = ("port", "reader")
+    __slots__ = ("port", "reader", "unanswered")
 
     def __init__(self, port: NodePort, reader: Reader) -> None:
         self.port = port
         self.reader = reader
+        self.unanswered = True  # it asked, and was not told yet that it has everything; owned by the link
 
 
 class Source:
-    """Another node that was asked for the session's packets: a neighbour in its tree."""
+    """Another node that is asked for the session's packets: a neighbour in its tree."""
 
-    __slots__ = ("asked_at", "here", "port")
+    __slots__ = ("answered", "asked", "asked_at", "here", "port")
 
     def __init__(self, port: NodePort) -> None:
         self.port = port
         self.here: set[ParticipantId] = set()  # participants with a link there or behind it, as it says
+        self.asked: float | None = None  # when; None: it has still to be
+        self.answered = False  # it has brought all that it had when it was asked
         self.asked_at = float("-inf")  # when it was last asked again because of a gap
 
 
@@ -208,6 +212,7 @@ class Session:
                 carrier.reader.start_from_snapshot()
         else:
             carrier.reader.start(reliable)
+        carrier.unanswered = True
         for part in _ids(self.everybody(but=port.node)):
             port.send(NodePresence(self.id, part, []))
         port.wake(self.id)
@@ -228,10 +233,26 @@ class Session:
         for node, port in wanted.items():
             if node not in self.sources:
                 self.sources[node] = Source(port)
-                self.say_have(port)
+        self._ask_sources(now)
+
+    def _ask_sources(self, now: float) -> bool:
+        """Neighbours that are new are asked one after the other: what the first brings, the next need not bring again. True if some wait."""
+        bringing = [source.asked for source in self.sources.values() if source.asked is not None and not source.answered]
+        for source in self.sources.values():
+            if source.asked is None:
+                if bringing and now - min(bringing) < ANSWER_WITHIN:
+                    return True
+                source.asked = now
+                bringing.append(now)
+                self.say_have(source.port)
+        return False
 
     def node_presence(self, source: Source, here: Iterable[int], away: Iterable[int], now: float) -> None:
-        """What another node says of its own links, and of those behind it."""
+        """What another node says of its own links, and of those behind it. Nobody at all: it has brought what it was asked for."""
+        if not here and not away:
+            source.answered = True
+            self._ask_sources(now)
+            return
         came, went = set(map(ParticipantId, here)), set(map(ParticipantId, away))
         self._note_moved((came - source.here) | (went & source.here), now - AWAY_AFTER)  # that node has waited already
         source.here = (source.here | came) - went
@@ -495,7 +516,8 @@ class Session:
         self._let_go(now)
         self._say_want(now)
         self._close_ended(now)
-        return bool(self.waiting or self._moved) or self.wants.unsaid or (self.admission.ended and bool(self.ports))
+        asking = self._ask_sources(now)
+        return asking or bool(self.waiting or self._moved) or self.wants.unsaid or (self.admission.ended and bool(self.ports))
 
     def _flush_presence(self, now: float) -> None:
         """Who came is told at once. Who went may be back in a moment, by another way."""

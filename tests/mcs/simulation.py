@@ -98,6 +98,7 @@ class HalfLink:
         self.link = NodeLink(relay, self, to)  # type: ignore[arg-type]  # it needs `wake` and `close` of a connection
         self.on_the_way: list[bytes] = []
         self.up = True
+        self.frozen = False  # nothing is written
         self.packets: Counter[PacketHeader] = Counter()  # that ever crossed it
 
     def wake(self) -> None: ...
@@ -106,7 +107,7 @@ class HalfLink:
         self.up = False
 
     def write(self) -> bool:
-        data = self.link.pull(BUDGET)
+        data = None if self.frozen else self.link.pull(BUDGET)
         if data:
             self.on_the_way.append(data)
         return bool(data)

@@ -79,6 +79,7 @@ async def test_metrics_and_the_picture_of_the_overlay(cluster: Cluster) -> None:
             organizer.say(Admitted([2]))
             organizer.send(2)
             await guest.gets(2, 1)
+            await settled(lambda: status(first)["trees"][0]["people"] == 2)
             async with await trio.open_tcp_stream("127.0.0.1", first.metrics_port) as stream:
                 await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
                 answer = b"".join([part async for part in stream])

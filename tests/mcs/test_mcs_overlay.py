@@ -343,3 +343,42 @@ def test_a_busy_moment_moves_no_tree_and_a_new_way_does() -> None:
     assert [overlay.measured("b", 0.05) for _ in range(8)].count(True) == 1
     assert overlay.state.peers == [("b", 3)]
     assert not overlay.measured("nobody", 0.001)
+
+
+def parted(root: str) -> Net:
+    """Five nodes; a and b are cut off from the others, each says something, and all lines are back."""
+    world = Net(dict(enumerate("abcde", 1)), [root, *(node for node in "abcde" if node != root)])
+    world.say(1, Admitted([2, 3, 4, 5]))
+    world.settle()
+    lines = [(a, b) for a in "ab" for b in "cde"]
+    for line in lines:
+        world.cut(*line)
+    world.settle()
+    for participant in world.places:
+        for _ in range(20):
+            world.send(participant, 2)
+    world.settle()
+    for line in lines:
+        world.connect(*line)
+        for here, there in list(world.links):
+            world.carry(here, there, 1 << 30)
+        for relay in world.relays.values():
+            relay.flush()
+        world.now += 0.01
+    return world
+
+
+@pytest.mark.parametrize("root", ["a", "c"])
+def test_B04_what_is_owed_after_a_partition_comes_once_though_several_could_bring_it(root: str) -> None:
+    world = parted(root)
+    world.settle()
+    assert [len(port.packets) for port in world.ports.values()] == [80] * 5
+    assert [relay.dropped["repeated"] for relay in world.relays.values()] == [0] * 5
+
+
+def test_B04_a_neighbour_that_brings_nothing_keeps_the_next_ones_waiting_for_a_moment_only() -> None:
+    world = parted("a")
+    (frozen, *_) = sorted(node for node in "cde" if (node, "a") in world.links)
+    world.links[frozen, "a"].frozen = True
+    world.settle()
+    assert {header.sender for header in world.ports[1].packets} == {2, 3, 4, 5}
