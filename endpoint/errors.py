@@ -100,7 +100,10 @@ class UnknownSender(MessageError):
 
 class LaterIndex(MessageError):
     name: ClassVar[str] = "index-later"
-    sentence: ClassVar[str] = "A message refers to something in the session's log that has not arrived yet."
+    sentence: ClassVar[str] = (
+        "A member knows of something in the session's log that does not arrive here: the organizer or a server withholds it, or the member lies. "
+        "Compare the list of members by voice."
+    )
 
 
 class Fork(MessageError):

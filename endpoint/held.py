@@ -53,18 +53,19 @@ class Held:
             self._count -= 1
             self._dropped["held-too-many"] += 1
 
-    def expire(self, now: float) -> bool:
-        """Drop what has waited too long. True if there was any: what stood behind it may be tried."""
-        before = self._count
+    def expire(self, now: float) -> dict[Stream, bool]:
+        """Drop what has waited too long. Of which streams (what stood behind it may be tried), and whether it was authentic."""
+        expired: dict[Stream, bool] = {}
         for stream, waiting in list(self._queues.items()):
             while waiting and now - waiting[0][0] >= HOLD_FOR:
                 waiting.popleft()
                 self._count -= 1
+                self._dropped["held-too-long"] += 1
+                expired[stream] = stream in self._ordered
             if not waiting:
                 del self._queues[stream]
                 self._ordered.discard(stream)
-        self._dropped["held-too-long"] += before - self._count
-        return self._count < before
+        return expired
 
     def clear(self) -> None:
         self._queues.clear()

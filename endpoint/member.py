@@ -222,7 +222,10 @@ class Member(Speaker):
         """Time passes: at least once a second."""
         self.now = now
         self.keyring.expire(now)
-        if self.held.expire(now):
+        expired = self.held.expire(now)
+        for stream in [stream for stream, authentic in expired.items() if authentic]:
+            self.drop(LaterIndex(), stream.sender)  # it knows of entries that nobody tells us of
+        if expired:
             self._retry(now)
         if self._chair is not None:
             self._chair.tick(now)

@@ -2,7 +2,8 @@
 
 import zstandard
 
-from endpoint import log
+from crypto.schedule import group_key_digest
+from endpoint import events, log
 from endpoint.hands import Input, Move, Pointer
 from endpoint.hands import encode as encode_hands
 from endpoint.log import sign_entry
@@ -10,7 +11,7 @@ from endpoint.member import Member
 from endpoint.messages import ChatLine, encode
 from tests.endpoint.pair import craft
 from tests.hostile.scene import Attack, Forger, Scene, header_of
-from wire.ids import EVERYONE, Channel, ParticipantId, Stream
+from wire.ids import EVERYONE, Channel, ParticipantId, Stream, next_epoch
 from wire.packet import Flag
 
 _WHOLE = Flag.LAST | Flag.SIGNED
@@ -262,14 +263,15 @@ class DismissedAsksForTheKey(DismissedTalksOn):
 
 
 class ShowsTwoLogs(Attack):
-    """The organizer itself is dishonest, and a relay helps it: Ben is shown that Eve presents, the others that nobody does."""
+    """The organizer itself is dishonest, and a relay helps it: Ben is shown that Eve presents, the others that nobody does. Whoever hears
+    a line of the other side names it."""
 
     detected = ("fork",)
 
     def lost(self, scene: Scene) -> list[Member]:
         return [scene.ben]
 
-    def mount(self, scene: Scene) -> None:
+    def fork(self, scene: Scene) -> None:
         room, olga = scene.room, scene.olga
         state = olga.state
         other = sign_entry(olga.signing, state.index + 1, state.head, olga.channels.last(Channel.LOG) + 1, log.Presenter(scene.eve.me))
@@ -284,8 +286,81 @@ class ShowsTwoLogs(Attack):
         room.run()
         room.meddle = None
         assert scene.ben.state.presenter == scene.eve.me
+
+    def mount(self, scene: Scene) -> None:
+        room, olga = scene.room, scene.olga
+        self.fork(scene)
         for speaker in (scene.ana, scene.ben):
             speaker.chat("who presents?")
             room.run()
         olga.chair.appoint(scene.ana.me, room.now)
         room.run()
+
+
+class ShowsTwoLogsAndTwoKeys(ShowsTwoLogs):
+    """The same, and Ben has another group key from there on: nothing of the others' opens for him, nor of his for them, but whispers, whose
+    keys are no organizer's to give."""
+
+    detected = ("bad-tag", "fork")
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ana, scene.ben]
+
+    def mount(self, scene: Scene) -> None:
+        room, olga, ana, ben = scene.room, scene.olga, scene.ana, scene.ben
+        self.fork(scene)
+        own, epoch = bytes(range(16)), next_epoch(olga.state.epoch)
+        chosen = log.EpochEntry(epoch, group_key_digest(own))
+
+        def two(to: ParticipantId, packet: bytes) -> list[bytes]:
+            if to != ben.me or packet[2] not in (Channel.KEY, Channel.LOG):
+                return [packet]
+            if packet[2] == Channel.KEY:
+                ben.keys.keep(epoch, own)
+                return []
+            counter = header_of(packet).counter
+            entry = sign_entry(olga.signing, ben.state.index + 1, ben.state.head, counter, chosen)
+            return [Forger(room, ben, olga.me).packet(Channel.LOG, counter, entry.wire, last=True)]
+
+        room.meddle = two
+        olga.chair.rekeying.change(room.now)
+        room.run()
+        room.meddle = None
+        assert ben.keyring.group_key == own != ana.keyring.group_key
+        for speaker, other in ((ana, ben), (ben, ana)):
+            speaker.chat("who presents?")
+            speaker.whisper(other.me, "can you hear me?")
+            room.run()
+        olga.chair.appoint(ana.me, room.now)
+        room.run()
+
+
+class ShowsAShorterLog(Attack):
+    """The dishonest organizer and a relay keep the log's end from Ben: by heartbeats of its own there is nothing more. Who knows more and
+    says anything makes him see it."""
+
+    detected = ("index-later",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ben]
+
+    def mount(self, scene: Scene) -> None:
+        room, olga = scene.room, scene.olga
+        index, head = olga.state.index, olga.state.head
+
+        def shorter(to: ParticipantId, packet: bytes) -> list[bytes]:
+            if to != scene.ben.me or packet[2] != Channel.LOG:
+                return [packet]
+            counter = header_of(packet).counter
+            beat = log.sign_heartbeat(olga.signing, log.Heartbeat(index, head, counter, olga.wall_ms(), []))
+            return [Forger(room, olga, olga.me).packet(Channel.LOG, counter, beat, last=True)]
+
+        room.meddle = shorter
+        olga.chair.lock(True, room.now)
+        room.run(6.0)
+        scene.ana.chat("why is it locked?")
+        room.run(32.0, step=1.0)
+        assert not room.events(scene.ben, events.OrganizerMissing)
+        told = [event.participant for event in room.events(scene.ben, events.Dropped) if event.name == "index-later"]
+        assert told == [scene.ana.me]
+        olga.chair.lock(False, room.now)
