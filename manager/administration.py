@@ -54,7 +54,7 @@ class Administration:
     async def account(self, caller: Caller, number: int) -> Account:
         """Raises `AccountUnknown`."""
         caller.require(Scope.ADMIN_READ, administrator=True)
-        return await self._store.read(accounts.ruled, caller.account, number)
+        return await self._store.look(accounts.ruled, caller.account, number)
 
     async def change_account(
         self,
@@ -85,7 +85,7 @@ class Administration:
     async def delete_account(self, caller: Caller, number: int) -> None:
         """Its running meetings end, the others are cancelled. Raises `AccountUnknown`, `LastAdministrator`."""
         caller.require(Scope.ADMIN_WRITE, administrator=True)
-        await self._store.read(accounts.ruled, caller.account, number)
+        await self._store.look(accounts.ruled, caller.account, number)
         await self._desk.delete_account(caller, number)
 
     # invitations
@@ -123,7 +123,7 @@ class Administration:
 
     async def policy(self, caller: Caller) -> Policy:
         caller.require(Scope.ADMIN_READ, internal=True)
-        return await self._store.read(policy.policy_of)
+        return await self._store.look(policy.policy_of)
 
     async def set_policy(self, caller: Caller, new: Policy) -> Policy:
         """It holds at once. Raises `RequestMalformed`, also for networks that would lock out the caller (`networks`)."""
@@ -141,7 +141,7 @@ class Administration:
     async def audit(self, caller: Caller, before: int | None = None) -> list[Record]:
         """A page of the audit log, the newest first; `before`: records with lower numbers alone."""
         caller.require(Scope.ADMIN_READ, internal=True)
-        return await self._store.read(audit.records, before)
+        return await self._store.look(audit.records, before)
 
     async def verify_audit(self, caller: Caller) -> AuditState:
         """Recompute the whole chain. Raises `AuditBroken`."""

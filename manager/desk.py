@@ -89,7 +89,7 @@ class Desk:
         """
         caller.require(Scope.HOST)
         organizer = caller.account
-        meeting = await self._store.read(meetings.own_meeting, organizer, number)
+        meeting = await self._store.look(meetings.own_meeting, organizer, number)
         if meeting.state.over:
             raise MeetingEnded
         if meeting.meeting_key is None:
@@ -133,7 +133,7 @@ class Desk:
             self._charge(strangers, address)
         while True:
             with self._waiting.watch(number) as opened:  # before the look: an opening in between is not missed
-                standing, meeting = await self._store.read(meetings.standing, number, invite)
+                standing, meeting = await self._store.look(meetings.standing, number, invite)
                 if standing is Standing.UNAVAILABLE:
                     if invite is not None:
                         self._charge(strangers, address)

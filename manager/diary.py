@@ -56,12 +56,12 @@ class Diary:
     async def meetings(self, caller: Caller) -> list[Meeting]:
         """All of the caller's, the newest first; `Meeting.coming(now)` parts those to come from the past ones."""
         caller.require(Scope.MEETINGS_READ)
-        return await self._store.read(meetings.list_meetings, caller.account)
+        return await self._store.look(meetings.list_meetings, caller.account)
 
     async def meeting(self, caller: Caller, number: MeetingId) -> Meeting:
         """Raises `MeetingUnavailable`."""
         caller.require(Scope.MEETINGS_READ)
-        return await self._store.read(meetings.own_meeting, caller.account, number)
+        return await self._store.look(meetings.own_meeting, caller.account, number)
 
     async def edit(
         self,
@@ -104,7 +104,7 @@ class Diary:
         Raises `MeetingUnavailable`, `RequestMalformed` (`guests`), `MailFailed`.
         """
         caller.require(Scope.MEETINGS_WRITE)
-        meeting = await self._store.read(meetings.own_meeting, caller.account, number)
+        meeting = await self._store.look(meetings.own_meeting, caller.account, number)
         check = Fields()
         cleaned: list[str] = []
         with check("guests"):

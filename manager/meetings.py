@@ -304,9 +304,12 @@ def _let_go(db: Connection, number: MeetingId, now: float) -> None:
 
 @cache
 def _select() -> Select[Any]:
-    """Built once: composing it costs as much as running it."""
+    """What `_meeting` reads, in its order. Built once: composing it costs as much as running it."""
     running = (sessions.c.meeting_id == meetings.c.id) & sessions.c.ended_at.is_(None)
-    return select(meetings, sessions.c.id.label("session"), sessions.c.primary_node).outerjoin_from(meetings, sessions, running)
+    m = meetings.c
+    columns = (m.id, m.number, m.organizer_id, m.title, m.meeting_key, m.invite, m.state, m.starts, m.zone, m.minutes, m.repeat, m.features)
+    rest = (m.uid, m.sequence, m.created_at, m.changed_at, m.ended_at, sessions.c.id.label("session"), sessions.c.primary_node)
+    return select(*columns, *rest).outerjoin_from(meetings, sessions, running)
 
 
 def _columns(when: Schedule) -> dict[str, Any]:
@@ -330,22 +333,28 @@ def _features_of(text: str) -> frozenset[str]:
     return frozenset(json.loads(text)) & frozenset(FEATURES)
 
 
-def _meeting(row: Row[Any]) -> Meeting:
+def _meeting(row: Row[*tuple[Any, ...]]) -> Meeting:
+    # by position: by name it would be most of what a list costs
+    number, meeting_id, organizer, title, key, invite, state, starts, zone, minutes, repeat, features, *rest = row
+    uid, sequence, created_at, changed_at, ended_at, session, primary_node = rest
     return Meeting(
-        id=row.id,
-        number=MeetingId(row.number),
-        organizer=row.organizer_id,
-        title=row.title,
-        meeting_key=row.meeting_key,
-        invite=row.invite,
-        state=MeetingState(row.state),
-        schedule=_schedule_of(row.starts, row.zone, row.minutes, row.repeat),
-        features_off=_features_of(row.features),
-        uid=row.uid,
-        sequence=row.sequence,
-        created_at=row.created_at,
-        changed_at=row.changed_at,
-        ended_at=row.ended_at,
-        session=None if row.session is None else SessionId(row.session),
-        primary_node=row.primary_node,
+        id=number,
+        number=MeetingId(meeting_id),
+        organizer=organizer,
+        title=title,
+        meeting_key=key,
+        invite=invite,
+        state=_STATES[state],
+        schedule=_schedule_of(starts, zone, minutes, repeat),
+        features_off=_features_of(features),
+        uid=uid,
+        sequence=sequence,
+        created_at=created_at,
+        changed_at=changed_at,
+        ended_at=ended_at,
+        session=None if session is None else SessionId(session),
+        primary_node=primary_node,
     )
+
+
+_STATES: Final = {state.value: state for state in MeetingState}

@@ -70,8 +70,15 @@ def create_site(site: Site, api: ASGIApp) -> ASGIApp:
         return Route(path, site.page(view, *stages, **who), methods=methods.split())
 
     both = "GET POST"
-    routes = [
+    routes = [  # tried one after the other: what people ask most stands first
         Route("/static/{name}", site.assets.serve, methods=["GET"]),
+        at("/meetings", meetings.index, done),
+        at("/meetings/new", meetings.new, done, methods=both),
+        at("/meetings/{number:int}", meetings.show, done),
+        at("/meetings/{number:int}/edit", meetings.edit, done, methods=both),
+        at("/meetings/{number:int}/invite", meetings.invite, done, methods="POST"),
+        at("/meetings/{number:int}/cancel", meetings.cancel, done, methods="POST"),
+        at("/meetings/{number:int}/invitation.ics", meetings.calendar, done),
         at("/", join.home),
         at("/join", join.typed),
         at("/j/{number}", join.invitation),
@@ -110,13 +117,6 @@ def create_site(site: Site, api: ASGIApp) -> ASGIApp:
         at("/account/data", account.fresh(account.data), done),
         at("/account/data/export", account.export, done),
         at("/account/data/delete", account.delete, done, methods="POST"),
-        at("/meetings", meetings.index, done),
-        at("/meetings/new", meetings.new, done, methods=both),
-        at("/meetings/{number:int}", meetings.show, done),
-        at("/meetings/{number:int}/edit", meetings.edit, done, methods=both),
-        at("/meetings/{number:int}/invite", meetings.invite, done, methods="POST"),
-        at("/meetings/{number:int}/cancel", meetings.cancel, done, methods="POST"),
-        at("/meetings/{number:int}/invitation.ics", meetings.calendar, done),
         at("/admin/users", admin.users, done, administers=True),
         at("/admin/users/{number:int}", admin.user, done, methods=both, administers=True),
         at("/admin/users/{number:int}/factors", admin.remove_factors, done, methods="POST", administers=True),

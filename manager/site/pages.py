@@ -89,24 +89,24 @@ def sentence(text: str) -> str:
     return text if not text or text[-1] in ".!?…" else f"{text}."
 
 
-_SAID: Final = re.compile(r"""(?<![\w.])_\(("[^"\\]*"|'[^'\\]*')\)""")
+_KNOWN: Final = re.compile(r"""(?<![\w.])(_|asset)\(("[^"\\]*"|'[^'\\]*')\)""")
 
 
-class _Translated(FileSystemLoader):
-    """Sentences without anything to fill in are translated before a template is compiled: they become part of its constant text."""
+class _Settled(FileSystemLoader):
+    """Sentences without anything to fill in, and addresses of files, are put into a template before it is compiled: as constant text."""
 
-    def __init__(self, language: Language) -> None:
+    def __init__(self, language: Language, assets: Assets) -> None:
         super().__init__(TEMPLATES)
-        self._language = language
+        self._known = {"_": language.say, "asset": assets.address}
 
     def get_source(self, environment: Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
         source, path, fresh = super().get_source(environment, template)
-        return _SAID.sub(lambda said: json.dumps(self._language.say(said[1][1:-1])), source), path, fresh
+        return _KNOWN.sub(lambda call: json.dumps(self._known[call[1]](call[2][1:-1])), source), path, fresh
 
 
 def _environment(language: Language, assets: Assets) -> Environment:
     environment = Environment(
-        loader=_Translated(language),
+        loader=_Settled(language, assets),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

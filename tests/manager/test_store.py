@@ -218,6 +218,22 @@ async def test_readers_go_on_while_a_writer_works(store: Store) -> None:
     assert [o.name for o in await store.read(keys.list_organizers)] == ["ann"]
 
 
+async def test_a_look_sees_what_is_written_and_holds_up_no_writer(store: Store) -> None:
+    await store.write(keys.add_organizer, "ann", 1.0)
+    assert [o.name for o in await store.look(keys.list_organizers)] == ["ann"]
+    with pytest.raises(OrganizerExists):
+        await store.look(keys.add_organizer, "ann", 1.0)  # a rule's refusal is its own, and leaves no transaction open
+    await store.write(keys.add_organizer, "ben", 1.0)
+    assert [o.name for o in await store.look(keys.list_organizers)] == ["ann", "ben"]
+
+
+async def test_a_look_that_fails_is_named_and_the_next_one_works(store: Store, logged: list[dict[str, object]]) -> None:
+    with pytest.raises(StoreUnavailable):
+        await store.look(lambda db: db.exec_driver_sql("SELECT nothing FROM nowhere"))
+    assert [event["event"] for event in logged] == ["store-unavailable"]
+    assert await store.look(keys.list_organizers) == []
+
+
 WRITER = """
 import sys
 from manager import keys, meetings
