@@ -116,9 +116,12 @@ class Prove(Takes, frozen=True, forbid_unknown_fields=True):
 
 
 class NewPassword(Takes, frozen=True, forbid_unknown_fields=True):
+    """`keep_keys`: whether API keys go on; else they are removed, since whoever knew the old password may have made one."""
+
     current: Password
     new: Password
     code: Annotated[str, Meta(max_length=64)] = ""
+    keep_keys: bool = False
 
 
 class NewKey(Takes, frozen=True, forbid_unknown_fields=True):

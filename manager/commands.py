@@ -18,6 +18,7 @@ from manager.audit import By
 from manager.errors import AccountExists, BackupUnreadable, RequestMalformed, SettingsMalformed
 from manager.hidden import Hidden
 from manager.links import Purpose
+from manager.seal import FILE, Seal
 from manager.settings import Settings, load_settings
 from manager.store import Store
 from net.process import run
@@ -30,17 +31,18 @@ config_option = click.option(
 )
 store_option = click.option("--store", help="SQLite file or database URL.")
 _json = click.option("--json", "as_json", is_flag=True, help="Print lines of JSON.")
+_identity = click.option("--identity", help="The manager's identity directory: totp.key is there.")
 _passphrase = click.option(
     "--passphrase-file", required=True, type=click.Path(path_type=Path, dir_okay=False), help="A file whose first line is the passphrase."
 )
 
 
-def visit(config: Path | None, location: str | None, act: Callable[[Store, Settings], T]) -> T:
+def visit(config: Path | None, location: str | None, act: Callable[[Store, Settings], T], **flags: str | None) -> T:
     """Open the store, do it, close it. Ends the program with a sentence for what is refused."""
     found: list[T] = []
 
     async def work() -> None:
-        settings = load_settings(config, store=location)
+        settings = load_settings(config, store=location, **flags)
         store = Store(settings.store)
         try:
             found.append(act(store, settings))
@@ -130,9 +132,15 @@ def verify_audit(noted: tuple[str, ...], show: int, config: Path | None, store: 
 @_passphrase
 @config_option
 @store_option
-def make_backup(file: Path, passphrase_file: Path, config: Path | None, store: str | None) -> None:
-    """Write an encrypted copy of the store, also while the manager runs."""
-    rows = visit(config, store, lambda s, _: backup.backup(s, file, _read_passphrase(passphrase_file)))
+@_identity
+def make_backup(file: Path, passphrase_file: Path, config: Path | None, store: str | None, identity: str | None) -> None:
+    """Write an encrypted copy of the store, and of the key that it seals TOTP keys with, also while the manager runs."""
+    rows = visit(
+        config,
+        store,
+        lambda s, settings: backup.backup(s, file, _read_passphrase(passphrase_file), _seal(settings, make=False)),
+        identity=identity,
+    )
     click.echo(f"{file}: {rows} rows", err=True)
 
 
@@ -141,9 +149,15 @@ def make_backup(file: Path, passphrase_file: Path, config: Path | None, store: s
 @_passphrase
 @config_option
 @store_option
-def restore_backup(file: Path, passphrase_file: Path, config: Path | None, store: str | None) -> None:
-    """Fill an empty store, of either kind, from a backup."""
-    rows = visit(config, store, lambda s, _: backup.restore(s, file, _read_passphrase(passphrase_file)))
+@_identity
+def restore_backup(file: Path, passphrase_file: Path, config: Path | None, store: str | None, identity: str | None) -> None:
+    """Fill an empty store, of either kind, from a backup. Its TOTP keys are sealed anew with this manager's own key."""
+    rows = visit(
+        config,
+        store,
+        lambda s, settings: backup.restore(s, file, _read_passphrase(passphrase_file), _seal(settings, make=True)),
+        identity=identity,
+    )
     click.echo(f"{rows} rows restored", err=True)
 
 
@@ -189,6 +203,12 @@ def _noted(text: str) -> tuple[int, bytes]:
         return int(number), bytes.fromhex(digest)
     except ValueError:
         raise RequestMalformed("what was noted looks like NUMBER:DIGEST") from None
+
+
+def _seal(settings: Settings, *, make: bool) -> Seal | None:
+    """The manager's; None where it has none, or with `make` where none can be."""
+    directory = Path(settings.identity)
+    return Seal.in_directory(directory) if (directory if make else directory / FILE).exists() else None
 
 
 def _read_passphrase(path: Path) -> bytes:

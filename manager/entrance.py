@@ -72,12 +72,12 @@ class Entrance:
 
     async def policy(self) -> Policy:
         """What holds for everybody: whether strangers may sign up, for instance."""
-        return await self._store.read(policy_of)
+        return await self._store.look(policy_of)
 
     async def caller_of_cookie(self, cookie: str, address: str) -> Caller:
         """Who is signed in, at whatever stage. Raises `SignInNeeded`, `AddressNotAllowed`."""
         bits = signin.parse_cookie_untrusted(cookie)
-        caller, unnoted = await self._store.read(signin.caller_of_cookie, bits, address, self._clock())
+        caller, unnoted = await self._store.look(signin.caller_of_cookie, bits, address, self._clock())
         if unnoted and caller.login is not None:
             await self._store.write(signin.touch, caller.login.id, address, self._clock())
         return caller
@@ -85,7 +85,7 @@ class Entrance:
     async def caller_of_key(self, key: str, address: str) -> Caller:
         """Whose API key this is. Raises `KeyRefused`."""
         bits = keys.parse_key_untrusted(key)
-        caller, unnoted = await self._store.read(keys.caller_of_key, bits, address, self._clock())
+        caller, unnoted = await self._store.look(keys.caller_of_key, bits, address, self._clock())
         if unnoted is not None:
             await self._store.write(keys.note_use, unnoted, self._clock())
         return caller
@@ -152,14 +152,14 @@ class Entrance:
 
     async def link(self, text: str) -> Link:
         """What a one-time link is about; it is not used up. Raises `LinkWorthless`."""
-        return await self._store.read(links.find_link, links.parse_link_untrusted(text), self._clock())
+        return await self._store.look(links.find_link, links.parse_link_untrusted(text), self._clock())
 
     async def accept(
         self, text: str, name: str, password: str, address: str, agent: str = "", *, zone: str = "UTC", language: str = "en"
     ) -> SignedIn:
         """Take up an invitation: an account with this password, signed in. Raises `LinkWorthless`, `RequestMalformed` (its fields)."""
         bits = links.parse_link_untrusted(text)
-        link = await self._store.read(links.find_link, bits, self._clock())
+        link = await self._store.look(links.find_link, bits, self._clock())
         _, name, password = _checked(link.email, name, password)
         verifier = await self._hashing.make_verifier(password)
         return _signed_in(await self._store.write(_accept, bits, name, verifier, zone, language, address, agent, self._clock()))
@@ -195,12 +195,12 @@ class Entrance:
         await trio.sleep_until(asked + ANSWERED_AFTER)
 
     async def reset(self, text: str, password: str, address: str, agent: str = "") -> SignedIn:
-        """A new password, by a link of `forgot`; every other sign-in ends. A second factor is still asked for.
+        """A new password, by a link of `forgot`; every other sign-in and every API key end. A second factor is still asked for.
 
         Raises `LinkWorthless`, `RequestMalformed` (the password).
         """
         bits = links.parse_link_untrusted(text)
-        link = await self._store.read(links.find_link, bits, self._clock())
+        link = await self._store.look(links.find_link, bits, self._clock())
         check = Fields()
         with check("password"):
             password = check_password(password, link.email)
@@ -357,5 +357,6 @@ def _reset(db: Connection, bits: Hidden, verifier: str, address: str, agent: str
     accounts.set_password(db, link.account, verifier, now)
     signin.end_all(db, link.account)
     signin.forgive(db, [signin.mail_subject(link.email)])
-    audit.record(db, By(link.account, address), "password-changed", f"account {link.account}", now, "by mail")
+    removed = keys.remove_keys(db, link.account)
+    audit.record(db, By(link.account, address), "password-changed", f"account {link.account}", now, f"by mail, {removed} keys removed")
     return signin.begin(db, accounts.account_of(db, link.account), False, address, agent, now)

@@ -96,6 +96,11 @@ def remove_key(db: Connection, account: int, key: int) -> None:
         raise KeyRefused
 
 
+def remove_keys(db: Connection, account: int) -> int:
+    """All of an account: a thief of its password may have made one. How many there were."""
+    return db.execute(delete(tokens).where(tokens.c.account_id == account)).rowcount
+
+
 def caller_of_key(db: Connection, key: Hidden, address: str, now: float) -> tuple[Caller, int | None]:
     """Who calls with this key, and the key's number if its use is to be noted (`note_use`). Raises `KeyRefused`.
 

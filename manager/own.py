@@ -75,8 +75,11 @@ class Own:
         await self._check(caller, password, code)
         await self._store.write(signin.proved, login.id, self._clock())
 
-    async def change_password(self, caller: Caller, current: str, new: str, code: str = "") -> SignedIn:
-        """A new password; every other sign-in ends. Raises `SignInRefused`, `SignInLocked`, `RequestMalformed` (the new one)."""
+    async def change_password(self, caller: Caller, current: str, new: str, code: str = "", *, keep_keys: bool = False) -> SignedIn:
+        """A new password; every other sign-in ends, and every API key unless they are kept.
+
+        Raises `SignInRefused`, `SignInLocked`, `RequestMalformed` (the new one).
+        """
         caller.at(Stage.COMPLETE, Stage.PASSWORD)
         account = caller.account
         check = Fields()
@@ -87,7 +90,7 @@ class Own:
         check.finish()
         await self._check(caller, current, code)
         verifier = await self._hashing.make_verifier(new)
-        cookie, after = await self._store.write(_change_password, caller, verifier, self._clock())
+        cookie, after = await self._store.write(_change_password, caller, verifier, keep_keys, self._clock())
         self._tell(caller, "password")
         return SignedIn(signin.cookie_text(cookie), after)
 
@@ -102,7 +105,7 @@ class Own:
 
     async def security(self, caller: Caller) -> Security:
         caller.at(Stage.COMPLETE, Stage.ENROL)
-        return await self._store.read(_security, caller.account.id)
+        return await self._store.look(_security, caller.account.id)
 
     async def begin_totp(self, caller: Caller) -> TotpSetup:
         """A key for an authenticator; `finish_totp` keeps it. Raises `ProofNeeded`."""
@@ -149,7 +152,7 @@ class Own:
     async def logins(self, caller: Caller) -> list[Login]:
         """Where one is signed in, the last used first."""
         caller.require(Scope.ACCOUNT_READ)
-        return await self._store.read(signin.logins_of, caller.account, self._clock())
+        return await self._store.look(signin.logins_of, caller.account, self._clock())
 
     async def end_login(self, caller: Caller, login: int) -> None:
         """End one sign-in. Ending it again changes nothing."""
@@ -164,7 +167,7 @@ class Own:
     async def keys(self, caller: Caller) -> list[ApiKey]:
         """API keys, the newest first."""
         caller.require(Scope.ACCOUNT_READ)
-        return await self._store.read(keys.keys_of, caller.account.id)
+        return await self._store.look(keys.keys_of, caller.account.id)
 
     async def make_key(self, caller: Caller, name: str, scopes: list[str], days: int | None = None) -> tuple[ApiKey, str]:
         """A new key and its text, shown once. A key of a key has no more than that one's scopes. Raises `RequestMalformed`, `ProofNeeded`."""
@@ -261,9 +264,10 @@ def _judge_password(db: Connection, caller: Caller, right: bool, code: str, seal
     return right
 
 
-def _change_password(db: Connection, caller: Caller, verifier: str, now: float) -> tuple[Hidden, Caller]:
+def _change_password(db: Connection, caller: Caller, verifier: str, keep_keys: bool, now: float) -> tuple[Hidden, Caller]:
     accounts.set_password(db, caller.account.id, verifier, now)
-    audit.record(db, caller.by, "password-changed", _subject(caller), now)
+    removed = 0 if keep_keys else keys.remove_keys(db, caller.account.id)
+    audit.record(db, caller.by, "password-changed", _subject(caller), now, f"{removed} keys removed")
     signin.end_all(db, caller.account.id, None if caller.login is None else caller.login.id)
     return signin.advance(db, caller, True, now)
 

@@ -2,9 +2,9 @@
 
     sealed = nonce (12 random bytes) ‖ ChaCha20-Poly1305(key, nonce, the TOTP key, AAD = label ‖ account u64)
 
-The key is 32 random bytes in `totp.key`, mode 0600, beside the manager's certificate; it is made when the manager first starts. No backup of
-the store has it: keep a copy with the backups' passphrase. Without it authenticators show codes in vain, and recovery codes, passkeys or an
-administrator help.
+The key is 32 random bytes in `totp.key`, mode 0600, beside the manager's certificate; it is made when the manager first starts. Backups
+(`manager.backup`), which are encrypted themselves, carry it, and what they restore is sealed anew with the key of the machine that restores.
+Without it authenticators show codes in vain, and recovery codes, passkeys or an administrator help.
 """
 
 import os
@@ -27,10 +27,11 @@ LABEL: Final = b"parley totp 1"
 class Seal:
     """Seals and opens TOTP keys. Without a key, one that lives as long as this object."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_cipher", "key")
 
     def __init__(self, key: Hidden | None = None) -> None:
-        self._cipher = ChaCha20Poly1305(secrets.token_bytes(SIZE) if key is None else key.reveal())
+        self.key = Hidden(secrets.token_bytes(SIZE)) if key is None else key
+        self._cipher = ChaCha20Poly1305(self.key.reveal())
 
     @classmethod
     def in_directory(cls, directory: Path) -> "Seal":

@@ -55,11 +55,14 @@ async def prove(call: Call) -> object:
 
 
 @operation(
-    "POST", "/account/password", "A new password; every other sign-in ends.", takes=t.NewPassword, gives=t.SignedInAs, people=True,
+    "POST", "/account/password", "A new password; every other sign-in ends, and every API key unless they are kept.",
+    takes=t.NewPassword, gives=t.SignedInAs, people=True,
     example={"current": "correct horse 7", "new": "correct horse 8", "code": "123456"},
 )  # fmt: skip
 async def change_password(call: Call) -> object:
-    return signed_in_as(await call.house.own.change_password(call.caller, call.body.current, call.body.new, call.body.code))
+    body: t.NewPassword = call.body
+    words = (body.current, body.new, body.code)
+    return signed_in_as(await call.house.own.change_password(call.caller, *words, keep_keys=body.keep_keys))
 
 
 @operation(

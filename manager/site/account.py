@@ -91,8 +91,10 @@ async def password(visit: Visit) -> Response:
         form = await visit.read_form()
         with form.judging("current", "new", "code", otherwise="current"):
             words = (form.raw("current"), form.raw("new"), form.text("code"))
-            signed_in = await visit.site.own.change_password(visit.who, *words)
-            return visit.sign_in(visit.done("/account/password", "password"), signed_in.cookie)
+            keep = form.text("drop_keys") != "yes"
+            signed_in = await visit.site.own.change_password(visit.who, *words, keep_keys=keep)
+            done = visit.done("/account/password", "password" if keep else "password-and-keys")
+            return visit.sign_in(done, signed_in.cookie)
     return visit.render("account/password.html")
 
 

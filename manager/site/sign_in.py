@@ -141,7 +141,12 @@ async def reset(visit: Visit) -> Response:
                 return _onward(visit, await visit.site.entrance.reset(*words, visit.address, visit.agent))
             except LinkWorthless as worthless:
                 form.errors["token"] = worthless.sentence
-    return _with_token(visit, N_("A new password"), N_("All sign-ins of your account end when it changes."), N_("Change the password"))
+    return _with_token(
+        visit,
+        N_("A new password"),
+        N_("All sign-ins of your account end when it changes, and its API keys are removed."),
+        N_("Change the password"),
+    )
 
 
 def _place(visit: Visit) -> dict[str, str]:

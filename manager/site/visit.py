@@ -42,6 +42,7 @@ DONE: Final = {
     "withdrawn": N_("The invitation is withdrawn."),
     "mailed": N_("The invitations are on their way."),
     "password": N_("Your password is changed; your other sign-ins have ended."),
+    "password-and-keys": N_("Your password is changed; your other sign-ins have ended, and your API keys are removed."),
     "email": N_("A letter is on its way to the new address."),
     "removed": N_("Removed."),
     "ended": N_("Ended."),

@@ -16,6 +16,7 @@ from manager.entrance import SignedIn
 from manager.house import House, furnish
 from manager.mail import Letter
 from manager.nodes import Nodes
+from manager.seal import Seal
 from manager.settings import load_settings
 from manager.store import Store
 from net.pki import PeerName
@@ -31,6 +32,7 @@ class Village:
 
     house: House
     store: Store
+    seal: Seal
     now: float = BEGIN
     letters: list[Letter] = field(default_factory=list)
 
@@ -57,10 +59,11 @@ class Village:
 
 
 @asynccontextmanager
-async def village(store: Store, **settings: Any) -> AsyncIterator[Village]:
+async def village(store: Store, *, seal: Seal | None = None, **settings: Any) -> AsyncIterator[Village]:
     made: list[Village] = []
+    seal = seal or Seal()
     chosen = load_settings(None, site="https://meet.example.org", sign_in_burst=1000, sign_ins_burst=1000, **settings)
-    house = furnish(store, Nodes(PeerName("home", "manager", "m"), store, lambda: made[0].now), chosen, lambda: made[0].now)
-    made.append(Village(house, store))
+    house = furnish(store, Nodes(PeerName("home", "manager", "m"), store, lambda: made[0].now), chosen, lambda: made[0].now, seal=seal)
+    made.append(Village(house, store, seal))
     with patch.object(house.mail, "post", made[0].letters.append):  # what is posted is looked at here; test_mail delivers
         yield made[0]

@@ -226,6 +226,24 @@ async def test_a_forgotten_password_is_chosen_anew_and_ends_every_sign_in(store:
             await v.house.entrance.reset(v.link(), "another horse 9", HERE)
 
 
+@pytest.mark.parametrize("way", ["changed", "changed, keys kept", "reset"])
+async def test_a_new_password_removes_what_the_old_one_may_have_made(sqlite_store: Store, way: str) -> None:
+    async with village(sqlite_store) as v:
+        caller, other = await v.join("ann@example.org"), await v.join("ben@example.org")
+        (_, mine), (_, theirs) = [await v.house.own.make_key(c, "laptop", ["meetings:read"]) for c in (caller, other)]
+        if way == "reset":
+            await v.house.entrance.forgot("ann@example.org", HERE)
+            await v.house.entrance.reset(v.link(), "another horse 8", HERE)
+        else:
+            await v.house.own.change_password(caller, PASSWORD, "another horse 8", keep_keys=way == "changed, keys kept")
+        if way == "changed, keys kept":
+            await v.house.entrance.caller_of_key(mine, HERE)
+        else:
+            with pytest.raises(KeyRefused):
+                await v.house.entrance.caller_of_key(mine, HERE)
+        await v.house.entrance.caller_of_key(theirs, HERE)
+
+
 async def test_R5_a_second_factor_is_asked_for_and_a_code_counts_once(store: Store) -> None:
     async with village(store) as v:
         code = await v.totp(await v.join("ann@example.org"))

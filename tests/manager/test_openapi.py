@@ -50,7 +50,7 @@ def test_every_body_has_an_example_and_every_word_matches_its_own() -> None:
 async def called(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Village, str, dict[str, str]]]:
     """The API in clear on a free port, and an internal administrator's key with every scope."""
     monkeypatch.setattr(desk, "REFUSED_AFTER", 0.0)
-    limits = {f"{name}_{kind}": 1e6 for name in ("call", "calls", "stranger", "strangers") for kind in ("rate", "burst")}
+    limits: dict[str, Any] = {f"{name}_{kind}": 1e6 for name in ("call", "calls", "stranger", "strangers") for kind in ("rate", "burst")}
     async with village(sqlite_store, **limits) as v:
         root = await v.join("root@example.org", AccountRole.INTERNAL_ADMIN)
         key = sqlite_store.write_now(make_key, root.account.id, "all", list(Scope), v.now)[1]
