@@ -59,6 +59,8 @@ FIRST_RETRY: Final = 0.1
 LONGEST_RETRY: Final = 2.0
 STEADY: Final = 5.0
 """Seconds after which a link was a good one: when it is lost, the next one is tried in haste."""
+UNSENT: Final = 16_384
+"""Bytes that wait for the line below us: what is more urgent goes before all others, and a screen that is behind knows it."""
 DIAL_WITHIN: Final = 4.0
 """Seconds for one relay to answer before the next one is tried."""
 GOODBYE_WITHIN: Final = 3.0
@@ -443,7 +445,9 @@ class Session:
     async def _dial(self, relay: RelayAddress) -> Connection | None:
         try:
             async with _limiter(_dials, DIALS):
-                stream = await dial(relay.addresses, self._tls, server_kind="mcs", cluster=self.ticket.cluster, timeout=DIAL_WITHIN)
+                stream = await dial(
+                    relay.addresses, self._tls, server_kind="mcs", cluster=self.ticket.cluster, timeout=DIAL_WITHIN, unsent=UNSENT
+                )
         except (Unreachable, TlsRefused) as error:
             log.info("relay-unreachable", node=relay.node, why=str(error))
             return None

@@ -5,6 +5,7 @@ failed or has not finished within `STAGGER`. The first that finishes its TLS han
 certificate wins; the others are closed. Where a dial ends for TLS reasons, that is what the caller is told: it says more than "unreachable".
 """
 
+import socket
 from collections.abc import Sequence
 from typing import Final
 
@@ -39,12 +40,20 @@ async def dial(
     cluster: str | None = None,
     timeout: float = DIAL_WITHIN,  # noqa: ASYNC109  # of the race; the caller's patience is its own cancel scope
     tap: Tap | None = None,
+    unsent: int | None = None,
 ) -> TlsStream:
     """The first stream to a server of this kind and cluster (None: any server of the cluster CA) at one of these (host, port)s.
 
+    unsent: bytes that the kernel may hold without having sent them, where it can be told so (TCP_NOTSENT_LOWAT). On a slow line it holds
+    megabytes else, which nothing more urgent can overtake and nobody can take back.
+
     Raises `TlsRefused` or `Unreachable`.
     """
-    return await _Race(addresses, context, server_kind, cluster, tap).run(timeout)
+    stream = await _Race(addresses, context, server_kind, cluster, tap).run(timeout)
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if unsent is not None and option is not None:
+        stream.socket.setsockopt(socket.IPPROTO_TCP, option, unsent)
+    return stream
 
 
 async def knock(addresses: Sequence[Address], *, within: float) -> bool:
