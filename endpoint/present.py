@@ -3,7 +3,8 @@
     source.wait ─▶ grab ─▶ encoder.update ─▶ session.show        a frame leaves as soon as something was drawn
     a relay says `want` ─▶ the picture that level viewers have, as a snapshot; the next update restarts the compression for all
 
-When the network takes less than is drawn, frames are skipped and never queued: nothing is grabbed while more than `MAX_BACKLOG` waits.
+When the network takes less than is drawn, frames are skipped and never queued: nothing is grabbed while more waits than the link takes in a
+quarter of a second (`endpoint.pace`), and the encoder hears the link's rate, to which it fits film and the refining of it.
 Sharing is an explicit act: `start`. Being named presenter starts nothing. Pausing drops what was not sent yet, sends one last word, and then
 nothing until `resume`; `stop` ends the share, as another presenter does, and only `start` begins another one.
 
@@ -23,6 +24,7 @@ import trio
 from endpoint.errors import EndpointError
 from endpoint.events import Event, LinkChanged, PresenterChanged, Removed, SessionEnded, SnapshotWanted
 from endpoint.messages import ScreenKind
+from endpoint.pace import Pace
 from endpoint.screen.encoder import Encoder
 from endpoint.screen.picture import Picture, Rect
 from endpoint.screen.source import PointerSource, Source
@@ -30,8 +32,6 @@ from endpoint.session import Session
 
 log = structlog.get_logger()
 
-MAX_BACKLOG: Final = 256 << 10
-"""Bytes of screen that may wait for the network before frames are skipped."""
 FRAME_EVERY: Final = 1 / 60
 """Seconds between two frames at least; the first one after a pause leaves at once."""
 LARGE: Final = 60_000
@@ -78,6 +78,7 @@ class Presenter:
         self._sent: deque[tuple[int, float]] = deque()  # channel-5 counters and when they were sealed: those of the last seconds
         self._point_again = True
         self._encoder = Encoder()
+        self._pace = Pace()
         self._wanted = True
         self._restart = True
         self._wake = trio.Event()
@@ -183,10 +184,9 @@ class Presenter:
             await self._something()
             if self.on_air is not OnAir.LIVE or not session.may_show:
                 continue
-            if session.screen_backlog > MAX_BACKLOG:
+            if session.screen_backlog > self._pace.backlog:
                 self.skipped += 1
-                self._encoder.slower(trio.current_time())
-                await session.until(lambda: session.screen_backlog <= MAX_BACKLOG // 2 or not session.may_show)
+                await self._fall_behind()
                 continue
             await trio.sleep_until(last + FRAME_EVERY)
             last = trio.current_time()
@@ -198,6 +198,15 @@ class Presenter:
         if session.state.presenter != session.me:
             self.started = False  # to share again is another act
             self._set(OnAir.OFF)
+
+    async def _fall_behind(self) -> None:
+        """Until half of what waits has left: the one time at which the link says how fast it is."""
+        session, began = self._session, trio.current_time()
+        before, enough = session.bytes_sent, min(session.screen_backlog, self._pace.backlog) // 2
+        await session.until(lambda: session.screen_backlog <= enough or not session.may_show)
+        now = trio.current_time()
+        if session.may_show:
+            self._pace.measured(session.bytes_sent - before, now - began, now)
 
     async def _something(self) -> None:
         """Wait until something was drawn, somebody lacks the screen, or the state has changed."""
@@ -238,6 +247,8 @@ class Presenter:
             await self._snapshot(None)
 
     async def _encoded(self, picture: Picture, damage: list[Rect] | None) -> bytes | None:
+        self._pace.tick(trio.current_time())
+        self._encoder.rate = self._pace.rate
         encode = partial(self._encoder.update, picture, damage, restart=self._restart, now=trio.current_time())
         if damage is not None and sum(rect.area for rect in damage) < LARGE and self._encoder.due is None:
             return encode()
@@ -295,4 +306,6 @@ class Presenter:
             self._wanted = self._point_again = True
             self._wake.set()
         elif isinstance(event, PresenterChanged | LinkChanged | SessionEnded | Removed):
+            if isinstance(event, LinkChanged):
+                self._pace.forget()
             self._wake.set()

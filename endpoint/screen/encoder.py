@@ -12,6 +12,7 @@ almost nothing when it comes again. `restart=True` begins a new stream, and a ne
 Pure: no I/O, and `now` (seconds, any origin, rising) is an argument. docs/screen.md has the bytes.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -47,9 +48,22 @@ STILL_PIXELS: Final = 400_000
 """Of one update, so that what people do meanwhile does not wait behind a photograph."""
 HALF: Final = 1_000_000
 """Larger regions are filmed at half their width and height: it is the exact picture a moment later that counts."""
+FRAME_SECONDS: Final = 0.12
+"""Of the link's rate, for a frame of film: eight a second, whatever the link."""
+STILL_SECONDS: Final = 0.25
+"""The same for what one update makes exact of what stood still."""
 BETTER_AFTER: Final = 4.0
-"""Seconds without a word of a slow link until film gets better again."""
+"""Seconds in one quality until film gets better, where the link takes that; twice as long each time that it was too much."""
+BETTER_WITHIN: Final = 32.0
 WORSE_AFTER: Final = 1.0
+_KEY: Final = 4.0
+"""A film's first frame takes about so many times the bytes of another."""
+_STEP: Final = 1.7
+"""One quality of film takes about so many times the bytes of the next."""
+_STILL_BYTES: Final = 1.2
+"""Of a photograph's pixel, packed."""
+_LEAST_STILL: Final = 8192
+"""Pixels: one row of the widest screen, at least."""
 
 _ALL = np.uint32(0xFFFFFFFF)
 _PHOTO = 0.4
@@ -84,8 +98,10 @@ class Encoder:
         self._classifier = Classifier((1, 1))
         self._vague: Grid = np.zeros((1, 1), np.bool_)  # tiles that viewers have only approximately
         self._filming: _Filming | None = None
+        self.rate = math.inf  # bytes a second that the link takes, as far as who sends knows; film and its refining are fitted to it
         self._quality = 0  # into vp9.QUALITIES
-        self._slower_at = -1e9
+        self._chosen_at = -1e9  # when
+        self._patience = BETTER_AFTER
         self._due: float | None = None
 
     @property
@@ -102,12 +118,6 @@ class Encoder:
     def exact(self) -> bool:
         """Whether level viewers have every pixel of the last picture as it is."""
         return not self._owed and not self._vague.any()
-
-    def slower(self, now: float) -> None:
-        """The link takes less than is drawn: film gets worse, by one step a second at most, and better again later by itself."""
-        if now - self._slower_at >= WORSE_AFTER:
-            self._quality = min(self._quality + 1, len(QUALITIES) - 1)
-            self._slower_at = now
 
     def snapshot(self, picture: Picture | None = None) -> bytes:
         """The whole screen, on its own: the first picture, or another geometry, or a picture for a latecomer.
@@ -168,9 +178,6 @@ class Encoder:
             raise ValueError("the first update after a snapshot restarts the compression")
         if restart:
             self._stream, self._filming = None, None
-        if now - self._slower_at > BETTER_AFTER and self._quality:
-            self._quality -= 1
-            self._slower_at = now
         new, old = words(picture), words(self._reference)
         height, width = new.shape
         look = touched(None if damage is None else [*damage, *self._owed], width, height)
@@ -237,11 +244,24 @@ class Encoder:
             np.bitwise_and(new[where], COLOUR, out=old[where])
         self._vague |= tiles
         begins, filming.begun = not filming.begun, True
+        self._fit(len(frame) / (_KEY if begins else 1.0), now)
         within = np.zeros_like(tiles)
         within[-(-y // TILE) : (y + h) // TILE, -(-x // TILE) : (x + w) // TILE] = True
         if y + h == height:
             within[height // TILE :, -(-x // TILE) : (x + w) // TILE] = y <= height // TILE * TILE
         return Film(region, filming.scale, begins, paints, frame), tiles & within
+
+    def _fit(self, size: float, now: float) -> None:
+        """Choose the quality of the frames to come by the size of this one. Each change costs a key frame, so there is time between two."""
+        room = FRAME_SECONDS * self.rate
+        if self.rate == math.inf:
+            self._patience = BETTER_AFTER
+        if size > room and now - self._chosen_at >= WORSE_AFTER:
+            steps = math.ceil(math.log(size / room, _STEP))
+            self._quality, self._chosen_at = min(self._quality + steps, len(QUALITIES) - 1), now
+            self._patience = min(2 * self._patience, BETTER_WITHIN)
+        elif self._quality and _STEP * size < room and now - self._chosen_at >= self._patience:
+            self._quality, self._chosen_at = self._quality - 1, now
 
     def _still(self, new: Words, old: Words, now: float) -> Exact | None:
         """What stood still, exactly, as much of it as one update may hold."""
@@ -250,7 +270,7 @@ class Encoder:
             return None
         height, width = new.shape
         inexact = [rect for part in joined(tiles, width, height) if (rect := tightened(part, new, old, _ALL))]
-        rects, rest = portion(inexact, STILL_PIXELS)
+        rects, rest = portion(inexact, int(max(_LEAST_STILL, min(STILL_PIXELS, STILL_SECONDS * self.rate / _STILL_BYTES))))
         left = touched(rest, width, height) & tiles
         self._vague &= ~tiles | left
         self._classifier.settled(tiles & ~left, now)

@@ -1,5 +1,6 @@
 """The presenter's acts on the wire: start, pause, resume, stop (row G9)."""
 
+from collections.abc import Callable
 from types import SimpleNamespace, TracebackType
 from typing import Self, cast
 
@@ -14,6 +15,7 @@ from endpoint.screen.picture import Picture, Rect, blank
 from endpoint.session import Session
 from endpoint.watch import Showing, Watcher
 from tests.endpoint.room import Room
+from tests.endpoint.screen.test_screen_codec import film
 from tests.endpoint.test_session import Net, net, running, ticket_of, until  # noqa: F401  # a fixture
 from wire.ids import Channel
 from wire.packet import parse_packet_untrusted
@@ -88,6 +90,58 @@ async def test_G09_nothing_leaves_before_the_act_while_paused_and_after_the_end(
         assert len(screens(net)) == stopped
         assert lights == [OnAir.LIVE, OnAir.PAUSED, OnAir.LIVE, OnAir.OFF]
         nursery.cancel_scope.cancel()
+
+
+class Filming(Restless):
+    """A film: at its best half a megabyte a second."""
+
+    geometry = (320, 256)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames = film(*self.geometry)
+
+    async def wait(self) -> None:
+        await trio.sleep(0.1)
+
+    def grab(self) -> tuple[Picture, list[Rect] | None]:
+        self.picture[:] = next(self.frames)
+        return self.picture, None
+
+
+async def at_once(work: Callable[..., object], *arguments: object) -> object:
+    """In the place of a thread, in which no time of a test's clock passes."""
+    await trio.lowlevel.checkpoint()
+    return work(*arguments)
+
+
+async def test_G02_a_slow_link_gets_worse_film_and_fewer_frames_and_never_an_old_picture(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+    relay = net.relays["a"]
+    relay.office, relay.rate = presented.organizer.me, 60_000
+    sealed: dict[int, float] = {}  # the last packet of each frame, and when it was made
+    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
+        presenter = Presenter(session, Filming(), lambda: sealed.setdefault(session.screen_counter, trio.current_time()))
+        nursery.start_soon(presenter.run)
+        await until(lambda: presenter.frames > 3)
+        start, ages, seen = trio.current_time(), list[float](), 0
+        while trio.current_time() < start + 20:
+            await until(lambda: len(relay.packets) > seen)
+            now, fresh = trio.current_time(), relay.packets[seen:]
+            seen += len(fresh)
+            headers = [parse_packet_untrusted(packet) for packet in fresh]
+            made = [sealed[h.counter] for h in headers if h.channel == Channel.SCREEN and h.counter in sealed]
+            ages += [now - at for at in made if now > start + 5]
+        nursery.cancel_scope.cancel()
+    assert max(ages) < 1.0
+    assert sorted(ages)[len(ages) // 2] < 0.2
+    assert len(ages) > 15 * 4, "it still moves"
+    assert presenter.skipped
 
 
 async def test_G09_what_no_link_has_taken_is_dropped_by_a_pause(

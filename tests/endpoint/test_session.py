@@ -1,5 +1,6 @@
 """A session over links that are made of memory, with a relay that does as it is told. Time is a test's."""
 
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -50,6 +51,7 @@ class Relay:
     office: int = 0
     counters: tuple[int, int] = (-1, -1)
     mute: bool = False  # its machine is frozen: neither reads nor writes
+    rate: float = math.inf  # bytes a second that the way to it takes
 
     def received(self, item: Frame | Control) -> None:
         assert self.link is not None
@@ -104,7 +106,9 @@ class Freezing(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self._relay.mute:
             await trio.sleep_forever()
-        return await self._stream.receive_some(max_bytes)
+        data = await self._stream.receive_some(max_bytes)
+        await trio.sleep(len(data) / self._relay.rate)
+        return data
 
     async def aclose(self) -> None:
         await self._stream.aclose()

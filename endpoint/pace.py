@@ -1,0 +1,59 @@
+"""How much of a screen the presenter's own link takes: measured when it falls behind, trusted a little more while it does not. Sans-IO.
+
+A link tells its rate only when it is the bottleneck: so the rate is what left between the moment at which frames began to be skipped and the one at which
+half of what waited was gone. Until a link has ever been too slow it counts as boundless; one that was, and now keeps up, counts
+as a little faster every `TRUST_AFTER` seconds, so that pictures get better until it says no again.
+
+From the rate follow how many bytes may wait before frames are skipped, which bounds the age of what a viewer sees, and how large the encoder makes what
+it can make smaller: frames of film, and pieces of what is refined.
+"""
+
+from math import inf
+from typing import Final
+
+AGE: Final = 0.25
+"""Seconds of the link's rate that may wait before frames are skipped."""
+MIN_BACKLOG: Final = 8 << 10
+MAX_BACKLOG: Final = 256 << 10
+FIRST_BACKLOG: Final = 64 << 10
+"""Bytes that may wait on a link that has never been too slow."""
+TRUST_AFTER: Final = 4.0
+TRUST: Final = 1.25
+BOUNDLESS: Final = 8e6
+"""Bytes a second from which on a link is not what limits a screen."""
+_BRIEFLY: Final = 0.005
+
+
+class Pace:
+    """Of one link. Times are seconds on any scale."""
+
+    def __init__(self) -> None:
+        self.rate = inf  # bytes a second
+        self._doubted_at = 0.0  # when the rate was last measured, or raised
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that may wait before frames are skipped."""
+        return FIRST_BACKLOG if self.rate == inf else int(min(MAX_BACKLOG, max(MIN_BACKLOG, AGE * self.rate)))
+
+    def measured(self, sent: int, seconds: float, now: float) -> None:
+        """So many bytes left in that time, while more waited all along."""
+        rate = sent / max(seconds, _BRIEFLY)
+        self.rate = min(rate, (self.rate + rate) / 2)  # bad news counts at once
+        self._doubted_at = now
+        self._judge()
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        while self.rate < inf and now - self._doubted_at >= TRUST_AFTER:
+            self.rate *= TRUST
+            self._doubted_at += TRUST_AFTER
+            self._judge()
+
+    def forget(self) -> None:
+        """Another link."""
+        self.rate = inf
+
+    def _judge(self) -> None:
+        if self.rate >= BOUNDLESS:
+            self.rate = inf
