@@ -384,7 +384,7 @@ class LettersSent(Gives, frozen=True):
 
 
 class SessionShown(Gives, frozen=True):
-    """`attendees`: tickets of guests; who came back under a new one counts again."""
+    """`attendees`: guests whom the organizer let in; whose program was started anew counts again."""
 
     meeting_id: MeetingNumber
     title: str

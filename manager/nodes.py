@@ -350,7 +350,7 @@ class Nodes:
             link.readable = trio.Event()
             while link.unread:
                 facts = link.unread.popleft()
-                if facts.revoked or facts.office or facts.ended:  # the rest is the relays' own business
+                if facts.admitted or facts.revoked or facts.office or facts.ended:
                     try:
                         learnt = await self._store.write(tickets.learn, facts, self._clock())
                     except StoreUnavailable:

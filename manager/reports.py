@@ -1,7 +1,8 @@
 """Reports: which sessions there were, how many came, how long it took. Rules over the store; no HTTP.
 
-The manager knows who asked for a ticket, and no names: those are told inside the meeting, end to end. So attendance is tickets; who lost the
-link and came back under a new one counts again.
+The manager knows tickets, and no names: those are told inside the meeting, end to end. A ticket's holder attends once the organizer lets it
+in, which relays say: tickets that were not used, and guests who were turned away, count for nothing. Who lost the link and came back is the
+same participant; whose program was started anew has a new ticket, and counts again.
 """
 
 import csv
@@ -22,7 +23,7 @@ HEADINGS: Final = ("meeting_id", "title", "organizer", "opened_at", "ended_at", 
 
 @dataclass(frozen=True, slots=True)
 class SessionReport:
-    """One session. `ended_at`: None while it runs. `attendees`: tickets of guests. Times in seconds since 1970."""
+    """One session. `ended_at`: None while it runs. `attendees`: guests whom the organizer let in. Times in seconds since 1970."""
 
     meeting: MeetingId
     title: str
@@ -39,7 +40,8 @@ class SessionReport:
 
 def session_reports(db: Connection, begin: float, end: float, organizer: Account | None = None) -> list[SessionReport]:
     """Sessions that were opened in [begin, end), the newest first, at most `LISTED`; of one organizer, or of all."""
-    guests = func.coalesce(func.sum(case((grants.c.role == Role.ATTENDEE.value, 1), else_=0)), 0).label("guests")
+    let_in = (grants.c.role == Role.ATTENDEE.value) & grants.c.admitted_at.is_not(None)
+    guests = func.coalesce(func.sum(case((let_in, 1), else_=0)), 0).label("guests")
     attended = select(grants.c.session_id, guests).group_by(grants.c.session_id).subquery()
     query = (
         select(

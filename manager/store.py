@@ -275,6 +275,7 @@ grants = Table(
     Column("role", SmallInteger, nullable=False),
     Column("token", HiddenBytes(8)),  # null: the session has ended, or the grant was revoked
     Column("issued_at", Double, nullable=False),
+    Column("admitted_at", Double),  # when the organizer let its holder in, as a relay said; null: not yet, or never
     Column("revoked_at", Double),
 )
 

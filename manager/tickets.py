@@ -165,11 +165,16 @@ def revoke(db: Connection, organizer: Account, session: SessionId, participant: 
 
 
 def learn(db: Connection, facts: Facts, now: float) -> Learnt:
-    """Keep what a relay says: revoked participants, a moved office, the end. Facts about sessions that never were change nothing."""
+    """Keep what a relay says: whom the organizer let in, revoked participants, a moved office, the end.
+
+    Facts about sessions that never were change nothing.
+    """
     session = SessionId(facts.session)
     row = db.execute(select(sessions.c.term, sessions.c.ended_at).where(sessions.c.id == session).with_for_update()).one_or_none()
     if row is None:
         return Learnt(known=False)
+    if facts.admitted:
+        _admitted(db, session, facts.admitted, now)
     if row.ended_at is not None:
         return Learnt(known=True, over=not facts.ended)
     if facts.revoked:
@@ -252,6 +257,11 @@ def _end(db: Connection, session: SessionId, now: float) -> bool:
     _erase(db, grants.c.session_id == session)
     session_over(db, meeting, now)
     return True
+
+
+def _admitted(db: Connection, session: SessionId, participants: Iterable[int], now: float) -> None:
+    chosen = (grants.c.session_id == session) & grants.c.participant.in_(list(participants)) & grants.c.admitted_at.is_(None)
+    db.execute(grants.update().where(chosen).values(admitted_at=now))
 
 
 def _revoke(db: Connection, session: SessionId, participants: Iterable[int], now: float) -> None:

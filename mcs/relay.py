@@ -323,6 +323,7 @@ class Relay:
                 session.node_want(port.node, message.epoch, self._clock())
             case NodePresence() if source is not None and source.port is port:
                 session.node_presence(source, message.here, message.away, self._clock())
+                self._fed(session)
             case _:
                 self.dropped["not-asked"] += 1
         self._change(session)
@@ -371,10 +372,21 @@ class Relay:
                     port.send(fact)
 
     def _readers_moved(self, session: Session, *, readers: bool) -> None:
-        fact = self.overlay.set_readers(session.id, readers)
+        if readers == (session.id in self.overlay.ours):
+            return
+        fresh = readers and bool(self.overlay.readers(session.id)) and not (session.sources and session.fed)
+        self._say_readers(session, readers=readers, fresh=fresh)
+
+    def _say_readers(self, session: Session, *, readers: bool, fresh: bool) -> None:
+        fact = self.overlay.set_readers(session.id, readers, fresh=fresh)
         if fact is not None:
             self._spread([fact])
             self._link(session.id)
+
+    def _fed(self, session: Session) -> None:
+        """If this node was fresh in a session and has been brought everything, the others may hang on it from now on."""
+        if session.fed and self.overlay.fresh(session.id):
+            self._say_readers(session, readers=session.id in self.overlay.ours, fresh=False)
 
     def measured(self, node: str, rtt: float) -> None:
         """The round-trip time of a node's link, in seconds."""
@@ -459,13 +471,13 @@ class Relay:
             log.info("session-ended", links=session.links)
             session.end()
         self._spread([news], but=from_node)
-        self._tell_manager(news)
+        self._tell_manager(replace(news, admitted=[]) if from_node else news)  # who was let in is said by the node that heard it
         self._change(session)
 
     def _tell_manager(self, facts: Facts) -> None:
-        """Who organizes a running session, who was removed, whether it is over; the rest is its own or does not concern it."""
-        if self.manager is not None and (facts.office or facts.revoked or facts.ended):
-            self.manager.send(replace(facts, grants=[], admitted=[]))
+        """Who organizes a running session, who was let in or removed, whether it is over; grants are its own."""
+        if self.manager is not None and (facts.office or facts.admitted or facts.revoked or facts.ended):
+            self.manager.send(replace(facts, grants=[]))
 
     # --- handshakes ---
 
@@ -530,6 +542,7 @@ class Relay:
             admission = session.admission
             if session.deserted:
                 self._readers_moved(session, readers=False)
+            self._fed(session)  # nobody is left who could bring something
             ended = admission.ended_at is not None and now - admission.ended_at >= ENDED_SESSION
             if session.deserted and (ended or now - session.used_at >= IDLE_SESSION):
                 session.link_to([], now)

@@ -228,8 +228,14 @@ def test_G14_a_report_matches_what_happened(store: Store, organizer: Account) ->
     meeting = store.write_now(meetings.schedule, organizer, "=cmd()", bytes(32), 1.0)
     ticket = store.write_now(tickets.open_meeting, organizer, meeting.number, tickets.draw_session_id(), "relay-1", 1000.0)
     running = store.read_now(meetings.own_meeting, organizer, meeting.number)
-    for at in range(3):
-        store.write_now(tickets.admit_guest, running, "relay-1", 1010.0 + at)
+    guests = [store.write_now(tickets.admit_guest, running, "relay-1", 1010.0 + at).participant for at in range(5)]
+    let_in: list[int] = [
+        ticket.participant,
+        *guests[:3],
+        ParticipantId(99),
+    ]  # one ticket is not used, one guest is turned away; the last is not ours
+    for _ in range(2):  # two relays say it
+        store.write_now(tickets.learn, Facts(1, ticket.session, admitted=let_in), 1020.0)
     store.write_now(tickets.end_session, organizer, ticket.session, 1900.0)
     (made,) = store.read_now(reports.session_reports, 0.0, 2000.0)
     assert (made.meeting, made.organizer, made.attendees, made.opened_at, made.ended_at) == (meeting.number, organizer.id, 3, 1000.0, 1900.0)

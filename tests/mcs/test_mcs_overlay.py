@@ -239,7 +239,12 @@ def test_the_manager_learns_outcomes_and_never_grants() -> None:
     world.relays["a"].manager_up(Manager())  # type: ignore[arg-type]  # it takes facts alone
     world.say(1, Revoke(4))
     world.say(1, Admitted([9]))
-    assert [(f.office, f.revoked, f.grants, f.admitted) for f in heard] == [(1, [], [], []), (0, [4], [], [])]
+    assert [(f.office, f.revoked, f.grants) for f in heard] == [(1, [], []), (0, [4], []), (0, [], [])]
+    assert heard[-1].admitted == [9]
+    world.relays["b"].manager_up(Manager())  # type: ignore[arg-type]  # as above
+    told = len(heard)
+    world.say(1, Admitted([10]))
+    assert [f.admitted for f in heard[told:]] == [[10]]  # by the node that heard it, once
 
 
 def test_presence_is_the_union_over_nodes() -> None:
