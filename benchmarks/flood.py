@@ -1,20 +1,22 @@
 """What neighbours notice of a link that floods.
 
 One relay (the real process): a session with 100 receivers, 500 packets of 1,200 bytes a second; and in another session somebody who sends
-as fast as it can, the smallest packets that there are or large ones, and who comes again at once whenever it is cut. Rounds with and without
-it alternate. The generator is that of `benchmarks/fanout.py`.
+as fast as it can, the smallest packets that there are, large ones, or pings, and who comes again at once whenever it is cut. Rounds with and
+without it alternate. The generator is that of `benchmarks/fanout.py`. Who floods has the time that relay and generator leave (SCHED_IDLE): a
+real one is on another machine, and its own work takes nothing from the neighbours.
 
     flood_SIZE_p50_ratio, flood_SIZE_p99_ratio    the neighbours' latency, with ÷ without (medians of the rounds)
     flood_SIZE_p99_ms                             with it; quiet_p99_ms without
     flood_SIZE_cut_s                              from its first byte until the relay cut it (median); flood_SIZE_cuts a second
     flood_SIZE_mb_s                               what it could send
 
-Two cores are too few for a relay, a generator and a flood: the flood's own work disturbs the neighbours too. Needs gcc and libssl-dev.
+Needs gcc and libssl-dev.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import socket
 import ssl
 import statistics
@@ -26,14 +28,14 @@ import time
 from pathlib import Path
 
 from benchmarks.fanout import SESSION, Bench, Load
-from wire.control import VERSION, Error, Facts, Grant, Hello, decode_control_untrusted, encode_control
+from wire.control import VERSION, Error, Facts, Grant, Hello, Ping, decode_control_untrusted, encode_control
 from wire.errors import CloseReason
 from wire.frame import PACKET, FrameDecoder, encode_frame
 from wire.ids import Channel, Epoch, ParticipantId, SessionId
 from wire.packet import HEADER_SIZE, TAG_SIZE, Flag, pack_header
 
 OTHER = SESSION + 1
-SIZES = {"small": HEADER_SIZE + TAG_SIZE, "large": 16_000}
+SIZES = {"small": HEADER_SIZE + TAG_SIZE, "large": 16_000, "ping": 0}  # bytes of a packet; 0: no packets
 CHUNK = 64 * 1024
 SECONDS = 4.0
 _COUNTER = struct.Struct("!Q")
@@ -47,13 +49,14 @@ class Neighbours(Bench):
 
 
 def flood(port: int, size: int, seconds: float) -> dict[str, float]:
-    """Send *latest* packets, whose counters need only rise, until the time is over. Runs in a process of its own."""
+    """Send *latest* packets, whose counters need only rise, or pings, until the time is over. Runs in a process of its own."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["parley/1"])
     header = pack_header(Flag.LAST, Channel.CURSOR, SessionId(OTHER), ParticipantId(1), ParticipantId(0), Epoch(1), 0)
-    frame = encode_frame(PACKET, header + bytes(size - HEADER_SIZE))
-    chunk = bytearray(frame * (CHUNK // size))
+    frame = encode_frame(PACKET, header + bytes(size - HEADER_SIZE)) if size else encode_control(Ping(1))
+    chunk = bytearray(frame * (CHUNK // len(frame)))
     counter, sent, cuts = 0, 0, list[float]()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -62,7 +65,8 @@ def flood(port: int, size: int, seconds: float) -> dict[str, float]:
             began = time.monotonic()
             with contextlib.suppress(OSError):
                 while time.monotonic() < end:
-                    for at in range(HEADER_SIZE, len(chunk), len(frame)):  # the counter stands at the end of the packet's header
+                    counters = range(HEADER_SIZE, len(chunk), len(frame)) if size else ()  # they stand at the end of each packet's header
+                    for at in counters:
                         counter += 1
                         _COUNTER.pack_into(chunk, at, counter)
                     link.sendall(chunk)

@@ -8,15 +8,16 @@
     Group.write ────────── SSL_write of the same records, link after link        what all level readers get
 
 Waking a task costs more than writing a record, so links have no tasks: the pump has an epoll of its own, and sleeps until that is readable.
-A turn takes what every readable link has (at most `READ` bytes each), lets the owner decide (`on_turn`), and writes what is ready, at most
-`TURN` bytes a link. OpenSSL is called directly. Nothing here queues packets: a handler brings the next bytes when its link takes them, and
-only a link whose socket is full has something of its own, the record that it could not write, and an EPOLLOUT. A write that would have
-blocked is repeated with the same bytes, as OpenSSL demands.
+A turn takes what every readable link has (at most `READ` bytes each; of one that is ahead of its pace nothing for a moment, and then
+little), lets the owner decide (`on_turn`), and writes what is ready, at most `TURN` bytes a link. OpenSSL is called directly. Nothing here
+queues packets: a handler brings the next bytes when its link takes them, and only a link whose socket is full has something of its own, the
+record that it could not write, and an EPOLLOUT. A write that would have blocked is repeated with the same bytes, as OpenSSL demands.
 
 A link ends as one of `net.connection` does: once, for one named reason, with an error frame if this side decides, and then with a bounded
 wait for the other side to close. For that it leaves the pump and is a task again.
 """
 
+import math
 import os
 import select
 from collections.abc import Callable
@@ -44,6 +45,18 @@ TICK: Final = 0.1
 """Seconds between two looks at the links' clocks."""
 EVENTS: Final = 1024
 """Links that are looked at in one turn."""
+LINGER: Final = 0.002
+"""Seconds that the pump waits for the next event by itself: while links are busy, it comes within that, and the way through trio's scheduler
+is a tenth of what a packet to a hundred links costs. Nothing else in the program runs meanwhile."""
+LINGER_AGAIN: Final = 10 * LINGER
+"""Seconds after a wait in vain until the next such wait: so what it may cost others is bounded."""
+OTHERS: Final = 0.01
+"""Seconds after which the program's other tasks have a turn, however busy the links are."""
+BITE: Final = 4096
+"""Bytes that are read at once of a link that is new, or was ahead of its pace: others wait for a fraction of a millisecond at most. Twice as
+many the next time, up to `READ`."""
+LEEWAY: Final = 0.003
+"""Seconds by which a link may be ahead of its pace."""
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
@@ -85,6 +98,7 @@ class Pumped:
     """One link that the pump owns. Made by `Pump.adopt`."""
 
     __slots__ = (
+        "_bite",
         "_handler",
         "_on_end",
         "_owed",
@@ -98,8 +112,11 @@ class Pumped:
         "group",
         "link",
         "mute_since",
+        "pace",
+        "paid_until",
         "paused",
         "remote_address",
+        "resting",
     )
 
     def __init__(self, pump: "Pump", stream: TlsStream, side: Side, handler: PumpHandler, on_end: "OnEnd") -> None:
@@ -109,6 +126,9 @@ class Pumped:
         self.group: Group | None = None  # owned by the group
         self.due = 0.0  # when its clock has something to do, or earlier; owned by the pump, as the rest
         self.paused = False
+        self.pace = math.inf  # frames and messages a second that are read at most; owned by the handler
+        self.paid_until = 0.0  # when all that was read would have come at this pace
+        self.resting = False  # ahead of its pace: not read for a moment
         self.mute_since: float | None = None  # when writing failed: what the other side said last may still wait to be read
         self._pump = pump
         self._stream = stream
@@ -116,6 +136,7 @@ class Pumped:
         self._handler = handler
         self._on_end = on_end
         self._owed = b""  # what OpenSSL could not write, to be repeated
+        self._bite = BITE  # bytes that are read in one turn
         self._why: LinkClosed | None = None
 
     # --- for its handler ---
@@ -177,8 +198,9 @@ class Pumped:
         """Take what is there. True if there may be more."""
         parts: list[bytes] = []
         size, ended = 0, False
-        while size < READ:
-            got = lib.SSL_read(self._ssl, _BUFFER, RECORD)
+        limit = self._bite
+        while size < limit:
+            got = lib.SSL_read(self._ssl, _BUFFER, min(limit, RECORD))
             if got <= 0:
                 ended = self._read_failed(got, after=bool(parts))
                 break
@@ -189,10 +211,16 @@ class Pumped:
             tap = self._stream.tap
             if tap is not None:
                 tap(data)
-            self._deliver(data, now)
+            items = self._deliver(data, now)
+            self.paid_until = max(self.paid_until, now) + items / self.pace
+            if self.paid_until > now + LEEWAY and self._why is None:
+                self._bite = BITE
+                self._pump.rest(self)
+            elif size >= limit:
+                self._bite = min(READ, 2 * limit)
         if ended:
             self.end(LinkClosed(CloseReason.LOST, remote=False))
-        return size >= READ and self._why is None and not self.paused
+        return size >= limit and self._why is None and not (self.paused or self.resting)
 
     def _read_failed(self, got: int, *, after: bool) -> bool:
         """Why nothing came: True if nothing more will. A refusal by name ends the link here."""
@@ -214,11 +242,14 @@ class Pumped:
             return self._stream.failed(error)
         return trio.BrokenResourceError()
 
-    def _deliver(self, data: bytes, now: float) -> None:
-        handler = self._handler
+    def _deliver(self, data: bytes, now: float) -> int:
+        """How many packets and messages these were."""
+        handler, items = self._handler, 0
         try:
             for item in self.link.receive_batches_untrusted(data, now):
+                items += 1
                 if isinstance(item, list):
+                    items += len(item) - 1
                     handler.packets(item)
                 elif isinstance(item, Error):
                     detail = "".join(c for c in item.detail if c.isprintable())
@@ -226,7 +257,7 @@ class Pumped:
                 else:
                     handler.received(item)
                 if self._why is not None:
-                    return
+                    return items
         except WireError as error:
             self.close(error.reason, error.args[0] if error.args else "")
         except LinkClosed as closed:
@@ -235,6 +266,7 @@ class Pumped:
             self._defect()
         if self.link.wants_to_send:
             self.wake()
+        return items
 
     def write(self, now: float) -> bool:
         """Write what there is. True if there is more that the socket would take."""
@@ -358,7 +390,7 @@ class Pumped:
 
     def interest(self) -> int:
         """What to wait for."""
-        return (0 if self.paused else _IN) | (_OUT if self._owed else 0)
+        return (0 if self.paused or self.resting else _IN) | (_OUT if self._owed else 0)
 
 
 class Group:
@@ -428,8 +460,11 @@ class Pump:
         self._epoll.register(self._kick, _IN)
         self._ready: dict[Pumped, None] = {}
         self._more: dict[Pumped, None] = {}  # what they had was more than one turn takes
+        self._resting: dict[Pumped, None] = {}
         self._ended: list[Pumped] = []
         self._awake = False  # in a turn, or certain to have one
+        self._others_at = 0.0  # when the program's other tasks are due
+        self._linger_at = 0.0  # when it may be worth to wait without them again
         self._stopping = False
         self._over = trio.Event()
 
@@ -460,18 +495,10 @@ class Pump:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tick)
+                again: float | None = None
                 while not self._stopping or self.links:
-                    again = self._turn(nursery)
-                    if self._ready or self._more or self._ended:
-                        await trio.lowlevel.checkpoint()
-                        continue
-                    self._awake = False
-                    if again is None:
-                        await trio.lowlevel.wait_readable(self._epoll.fileno())
-                    else:
-                        with trio.move_on_at(again):
-                            await trio.lowlevel.wait_readable(self._epoll.fileno())
-                    self._awake = True
+                    events = await self._wait(again)
+                    again = self._turn(events, nursery)
                 nursery.cancel_scope.deadline = trio.current_time() + 2 * CLOSE_WITHIN  # farewells are shorter than that
                 self._over.set()
         finally:
@@ -485,11 +512,33 @@ class Pump:
             self._epoll.close()
             os.close(self._kick)
 
-    def _turn(self, nursery: trio.Nursery) -> float | None:
+    async def _wait(self, again: float | None) -> list[tuple[int, int]]:
+        """Until a link has something, the owner wants a turn (`again`), or somebody has called `wake`. What the links have."""
+        now = trio.current_time()
+        if now >= self._others_at:
+            await trio.lowlevel.checkpoint()
+            self._others_at = trio.current_time() + OTHERS
+            return self._epoll.poll(0, EVENTS)
+        if self._ready or self._more or self._ended:
+            return self._epoll.poll(0, EVENTS)
+        if now >= self._linger_at:
+            within = LINGER if again is None else max(0.0, min(LINGER, again - now))
+            events = self._epoll.poll(within, EVENTS)
+            if events or within < LINGER:
+                return events
+            self._linger_at = now + LINGER_AGAIN
+        self._awake = False
+        with trio.move_on_at(math.inf if again is None else again):
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+        self._awake = True
+        self._others_at = trio.current_time() + OTHERS
+        return self._epoll.poll(0, EVENTS)
+
+    def _turn(self, events: list[tuple[int, int]], nursery: trio.Nursery) -> float | None:
         now = trio.current_time()
         links = self.links
         more, self._more = self._more, {}
-        for descriptor, what in self._epoll.poll(0, EVENTS):
+        for descriptor, what in events:
             one = links.get(descriptor)
             if one is None:
                 if descriptor == self._kick:
@@ -499,8 +548,11 @@ class Pump:
                 self._ready[one] = None
             if what & ~_OUT and not one.closing:
                 more[one] = None
+        for one in [one for one in self._resting if one.paid_until <= now]:
+            self._rested(one)
+            more[one] = None  # the rest of a record is in OpenSSL's hands, and the socket says nothing of it
         for one in more:
-            if not one.closing and one.read(now):
+            if not (one.closing or one.paused or one.resting) and one.read(now):
                 self._more[one] = None
         again = self._on_turn(now)
         ready, self._ready = self._ready, {}
@@ -513,8 +565,11 @@ class Pump:
                 self._epoll.unregister(one.descriptor)
                 self._more.pop(one, None)
                 self._ready.pop(one, None)
+                self._resting.pop(one, None)
                 one.leave()
                 nursery.start_soon(one.farewell)
+        for one in self._resting:
+            again = one.paid_until if again is None else min(again, one.paid_until)
         return again
 
     async def _tick(self) -> None:
@@ -542,6 +597,17 @@ class Pump:
         """What it waits for has changed."""
         if one.descriptor in self.links and not one.closing:
             self._epoll.modify(one.descriptor, one.interest())
+
+    def rest(self, one: Pumped) -> None:
+        """It is ahead of its pace: what it says next is read when that is over."""
+        self._resting[one] = None
+        one.resting = True
+        self.watch(one)
+
+    def _rested(self, one: Pumped) -> None:
+        del self._resting[one]
+        one.resting = False
+        self.watch(one)
 
     def look_at(self, one: Pumped) -> None:
         """OpenSSL may hold bytes of which its socket says nothing."""

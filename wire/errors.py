@@ -8,6 +8,7 @@
     │   ├── MalformedMessage     message-malformed
     │   ├── MalformedPacket      packet-malformed
     │   ├── UnexpectedMessage    message-unexpected     legal bytes at the wrong moment
+    │   ├── Flood                flood                  more keep-alive than anybody needs
     │   └── UnsupportedVersion   version-unsupported
     ├── LocalMisuse              our own side called something at the wrong moment: a defect, never the peer's doing
     ├── MalformedMeetingId       meeting-id-malformed
@@ -126,6 +127,10 @@ class UnexpectedMessage(WireError):
 
 class UnsupportedVersion(WireError):
     reason = CloseReason.VERSION_UNSUPPORTED
+
+
+class Flood(WireError):
+    reason = CloseReason.FLOOD
 
 
 class LocalMisuse(ParleyError):

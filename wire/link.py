@@ -6,7 +6,8 @@
 The caller speaks first. In GREETING the rest of a long have-vector passes (caller to callee). Anything that `LEGAL` does not list is
 `message-unexpected`. A greeting is short, but for that of a link in reserve (`Hello.standby`): it lasts until the caller has said all of its
 have-vector, and is not answered before. Keep-alive runs in every state: a ping when nothing was sent for a second, and a link on which
-nothing arrived for three seconds is `silent`; any byte that arrives counts, so a large frame on a slow line does not end it.
+nothing arrived for three seconds is `silent`; any byte that arrives counts, so a large frame on a slow line does not end it. Pings without end
+are a `flood`.
 
 Use: feed what the socket brought into `receive_untrusted` and take all that it gives, hand messages to `send`, write what `data_to_send`
 returns, call `tick` no later than `deadline`.
@@ -30,7 +31,7 @@ from wire.control import (
     decode_control_untrusted,
     encode_control,
 )
-from wire.errors import CloseReason, LinkClosed, LocalMisuse, UnexpectedMessage
+from wire.errors import CloseReason, Flood, LinkClosed, LocalMisuse, UnexpectedMessage
 from wire.frame import PACKET, Frame, FrameDecoder
 
 PING_EVERY: Final = 1.0
@@ -39,6 +40,8 @@ SILENT_AFTER: Final = 3.0
 """Seconds without an inbound byte before a link counts as dead."""
 GREETING_WITHIN: Final = 10.0
 """Seconds from the first byte to `Welcome`."""
+KEEP_ALIVES: Final = 100
+"""Pings and pongs that come within a second, from which on they are a flood. One is due."""
 
 
 class Side(Enum):
@@ -95,7 +98,7 @@ LEGAL: Final = {Side.CALLER: _BY_BOTH | _BY_CALLER, Side.CALLEE: _BY_BOTH | _BY_
 class Link:
     """One side of one link. Not thread-safe; owned by its connection."""
 
-    __slots__ = ("_decoder", "_greet_by", "_heard", "_out", "_pong", "_sent", "other", "owed", "rtt", "side", "state")
+    __slots__ = ("_alive", "_alive_since", "_decoder", "_greet_by", "_heard", "_out", "_pong", "_sent", "other", "owed", "rtt", "side", "state")
 
     def __init__(self, side: Side, now: float) -> None:
         self.side = side
@@ -107,6 +110,7 @@ class Link:
         self._out: list[bytes] = []
         self._pong: Pong | None = None  # the answer to the last ping alone: a flood of pings queues nothing
         self._heard = self._sent = now
+        self._alive, self._alive_since = 0, now  # pings and pongs since then
         self._greet_by = now + GREETING_WITHIN  # endless: in reserve
 
     def send(self, message: Control, now: float) -> None:
@@ -170,7 +174,16 @@ class Link:
             self.rtt = max(0.0, now - message.stamp / 1e6)
         else:
             return message
+        self._count_keep_alive(now)
         return None
+
+    def _count_keep_alive(self, now: float) -> None:
+        """Nobody but the link sees pings, so it judges how many there are. Raises `Flood`."""
+        if now - self._alive_since >= PING_EVERY:
+            self._alive, self._alive_since = 0, now
+        self._alive += 1
+        if self._alive > KEEP_ALIVES:
+            raise Flood
 
     def receive_batches_untrusted(self, data: bytes, now: float) -> Iterator[list[Frame] | Control]:
         """The same as `receive_untrusted`, with packets that stand next to each other in one list: for who handles many."""
@@ -182,7 +195,8 @@ class Link:
     def _batches(self, data: bytes, now: float) -> Iterator[list[Frame] | Control]:
         for run in self._decoder.runs_untrusted(data):
             if run[0].type == PACKET:
-                self._advance(self.other, _Kind.OTHER, UnexpectedMessage)
+                if self.state is not LinkState.UP:  # where they are legal; to ask the table for every packet costs as much as to cut it
+                    self._advance(self.other, _Kind.OTHER, UnexpectedMessage)
                 yield run
             elif (message := self._message(run[0], now)) is not None:
                 yield message

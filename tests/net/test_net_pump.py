@@ -1,5 +1,6 @@
 """The pump over real TLS: what `net.connection` promises of a link holds for one that has no task of its own."""
 
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,7 +36,7 @@ class Far:
         self.messages: list[Control] = []
         self.closed: LinkClosed | None = None
         self.connection: Connection
-        self._out = deque(frames or [])
+        self.frames = deque(frames or [])
         self._news = trio.Event()
 
     def received(self, item: Frame | Control) -> None:
@@ -46,7 +47,7 @@ class Far:
         self._news.set()
 
     def pull(self, budget: int) -> bytes | None:
-        return self._out.popleft() if self._out else None
+        return self.frames.popleft() if self.frames else None
 
     async def until(self, true: Callable[[], object]) -> None:
         with trio.fail_after(PATIENCE):
@@ -229,6 +230,51 @@ async def test_pausing_holds_one_sender_back(cluster: Cluster) -> None:
         assert len(near.messages) == 1
         near.link.resume_reading()
         await becomes(lambda: len(near.messages) >= 2)
+
+
+async def test_a_link_ahead_of_its_pace_is_not_read_for_a_moment_and_loses_nothing(cluster: Cluster) -> None:
+    far, other = Far(), Far()
+    async with pumped(cluster, far, other) as (pump, (near, second)):
+        near.link.pace = 0.01  # a second
+        for number in range(300):
+            far.frames.append(encode_frame(PACKET, b"%d" % number))
+        far.connection.wake()
+        await becomes(lambda: near.packets_)
+        assert near.link.resting
+        taken = len(near.packets_)
+        far.connection.send(Want(1))
+        other.connection.send(Want(2))
+        await becomes(lambda: len(second.messages) == 2)
+        assert (len(near.packets_), len(near.messages)) == (taken, 1)
+        near.link.pace, near.link.paid_until = 1e6, 0.0
+        pump.wake()
+        await becomes(lambda: len(near.packets_) == 300 and len(near.messages) == 2)
+        assert near.packets_ == [b"%d" % number for number in range(300)]
+        await becomes(lambda: not near.link.resting)
+
+
+async def test_what_is_read_in_bites_is_whole(cluster: Cluster) -> None:
+    """The rest of a TLS record that was read in part is in OpenSSL's hands: the socket says nothing of it."""
+    far = Far()
+    async with pumped(cluster, far) as (_, (near,)):
+        near.link.pace = 1e6
+        packets = [bytes((i,)) * 5000 for i in range(30)]
+        far.frames.extend(encode_frame(PACKET, packet) for packet in packets)
+        far.connection.wake()
+        await becomes(lambda: len(near.packets_) == len(packets))
+        assert near.packets_ == packets
+
+
+async def test_other_tasks_have_their_turn_however_busy_the_links_are() -> None:
+    pump, always = Pump(), os.eventfd(1)
+    pump._epoll.register(always)  # something always comes
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pump.run)
+        with trio.fail_after(PATIENCE):
+            for _ in range(3):
+                await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+    os.close(always)
 
 
 async def test_stopping_tells_every_link(cluster: Cluster) -> None:

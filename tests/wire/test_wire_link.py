@@ -23,9 +23,9 @@ from wire.control import (
     Welcome,
     encode_control,
 )
-from wire.errors import CloseReason, LinkClosed, LocalMisuse, UnexpectedMessage, WireError
+from wire.errors import CloseReason, Flood, LinkClosed, LocalMisuse, UnexpectedMessage, WireError
 from wire.frame import PACKET, Frame, encode_frame
-from wire.link import GREETING_WITHIN, LEGAL, PING_EVERY, SILENT_AFTER, Link, LinkState, Side
+from wire.link import GREETING_WITHIN, KEEP_ALIVES, LEGAL, PING_EVERY, SILENT_AFTER, Link, LinkState, Side
 
 HELLO = Hello(1, 5, 7, 2, b"8 bytes!", True, [])
 WELCOME = Welcome(1, "relay-1", -1, -1, [])
@@ -270,12 +270,24 @@ def test_only_the_time_that_this_side_slept_is_no_silence() -> None:
     assert closed.value.reason is CloseReason.SILENT
 
 
-def test_a_flood_of_pings_queues_one_answer() -> None:
+@pytest.mark.parametrize("batches", [False, True], ids=["frame by frame", "in batches"])
+@pytest.mark.parametrize("message", [Ping(1), Pong(1)], ids=["pings", "pongs"])
+def test_more_keep_alive_in_a_second_than_anybody_needs_is_a_flood(message: Control, batches: bool) -> None:
+    link, data = Link(Side.CALLEE, 0.0), encode_control(message)
+    receive = link.receive_batches_untrusted if batches else link.receive_untrusted
+    for second in range(3):
+        for _ in range(KEEP_ALIVES):
+            assert list(receive(data, 1.0 + second)) == []
+    with pytest.raises(Flood):
+        list(receive(data, 3.5))
+
+
+def test_many_pings_queue_one_answer() -> None:
     _, callee = up()
-    for stamp in range(10_000):
+    for stamp in range(KEEP_ALIVES):
         hear(callee, encode_control(Ping(stamp)), 0)
     assert callee.owed == 0
-    assert callee.data_to_send() == encode_control(Pong(9_999))
+    assert callee.data_to_send() == encode_control(Pong(KEEP_ALIVES - 1))
 
 
 def test_what_is_owed_is_counted_until_it_is_taken() -> None:
