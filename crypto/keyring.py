@@ -1,6 +1,7 @@
 """Which keys are open, for which packets, how long: the keys that one member holds in one session.
 
     epoch e (group)    install ──▶ waiting ──advance──▶ current ──advance to a later one──▶ closing ──5 s / 180 s──▶ erased
+    roster (channel 10) set_roster ──▶ open ──set_roster──▶ erased
     peer (unicast)     set_key_channel, set_pair ──▶ open ──drop_peer──▶ closing ──grace──▶ erased, for good
 
 - Packets to everyone (recipient 0) are sealed under the current epoch alone. They are opened under the current epoch and
@@ -9,6 +10,7 @@
   may come for the same epoch (a second dismissal), and the first one's holders must not be heard.
 - Unicast packets (recipient not 0, and all of channel 0) have epoch 0 and stay open while both ends are on the roster.
   Channel 0 uses the peer's key-encrypting key, the other channels the pair's.
+- Channel 10 to everyone has a key of its own, which newcomers are told: the newest one alone seals and opens.
 - A later epoch, or a peer without a key, is *unknown*: the packet may wait. An earlier epoch without a key, or a dropped
   peer, is *closed*: it will never open.
 
@@ -28,19 +30,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from crypto.errors import EpochClosed, NoSuchStream, UnknownEpoch
-from crypto.schedule import group_prk, ratchet, stream_keys
+from crypto.schedule import group_prk, ratchet, roster_prk, stream_keys
 from crypto.seal import Opener, Sealer
 from crypto.suite import MAX_AGE, MAX_BLOCKS, MAX_PACKETS
 
 EVERYONE: Final = 0  # the recipient of group packets
 KEY_CHANNEL: Final = 0
+ROSTER_CHANNEL: Final = 10
 LEAVE_GRACE: Final = 180.0  # seconds a leaver's unicast packets still open; after a dismissal: none
 MAX_WARM: Final = 256  # openers of unicast streams that are kept ready
 
 # how long a closed epoch still opens packets to everyone, in seconds, by channel
 RETENTION: Final = {1: 180.0, 2: 180.0, 8: 180.0, 5: 5.0, 6: 5.0, 7: 5.0, 9: 5.0}
 _LONGEST: Final = max(RETENTION.values())
-_CHANNELS: Final = range(10)
+_CHANNELS: Final = range(11)
 _LAST_EPOCH: Final = 2**32 - 1
 
 
@@ -63,6 +66,14 @@ class _Peer:
         return self.key_channel if channel == KEY_CHANNEL else self.pair
 
 
+@dataclass(slots=True)
+class _Roster:
+    epoch: int
+    key: bytes = field(repr=False)
+    prk: bytes = field(repr=False)
+    openers: dict[int, Opener] = field(default_factory=dict, repr=False)  # by sender
+
+
 class Keyring:
     """The keys of participant `me` in `session`."""
 
@@ -72,7 +83,9 @@ class Keyring:
         self._epochs: dict[int, _Epoch] = {}
         self._current: int | None = None
         self._current_since = 0.0
+        self._roster: _Roster | None = None
         self._peers: dict[int, _Peer] = {}
+        self._closing: set[int] = set()  # peers that were dropped and are not erased yet
         self._gone: set[int] = set()  # dropped and erased; a participant ID never comes back
         self._sealers: dict[tuple[int, int], Sealer] = {}  # by recipient, channel: the stream's newest, open or closed
         self._warm: deque[tuple[int, int]] = deque()  # peers' openers, by peer and channel, oldest first
@@ -124,9 +137,8 @@ class Keyring:
                 self._epochs[earlier].closed_at = now
             elif self._epochs[earlier].closed_at is None:
                 del self._epochs[earlier]  # never committed: nobody sealed under it
-        for (recipient, _), sealer in self._sealers.items():
-            if recipient == EVERYONE:
-                sealer.close()
+        for sealer in self._group_sealers():
+            sealer.close()
         self._current, self._current_since = epoch, now
 
     def ratchet_to(self, epoch: int, now: float) -> bytes:
@@ -150,9 +162,37 @@ class Keyring:
             return True
         return any(
             2 * sealer.packets_left <= MAX_PACKETS or 2 * sealer.blocks_left <= MAX_BLOCKS
-            for (recipient, _), sealer in self._sealers.items()
-            if recipient == EVERYONE and not sealer.closed
+            for sealer in self._group_sealers()
+            if not sealer.closed
         )
+
+    def _group_sealers(self) -> list[Sealer]:
+        """Those under the current epoch's key: looked up, not looked for, since peers have one each."""
+        return [sealer for channel in RETENTION if (sealer := self._sealers.get((EVERYONE, channel))) is not None]
+
+    # the roster stream
+
+    def set_roster(self, epoch: int, key: bytes) -> None:
+        """Seal and open channel 10 under this key from now on; `epoch` stands in its headers. Said again, nothing changes.
+
+        Raises BadLength for a key that is not 16 bytes, NoSuchStream for an epoch that is not 1…2^32-1, EpochClosed after `forget`.
+        """
+        self._require_live()
+        if not 0 < epoch <= _LAST_EPOCH:
+            raise NoSuchStream
+        if self._roster is not None and (self._roster.epoch, self._roster.key) == (epoch, key):
+            return
+        self._roster = _Roster(epoch, key, roster_prk(self._session, epoch, key))
+        sealer = self._sealers.get((EVERYONE, ROSTER_CHANNEL))
+        if sealer is not None:
+            sealer.close()
+
+    def drop_roster(self) -> None:
+        """The roster stream has been read, or its key is given up."""
+        self._roster = None
+        sealer = self._sealers.get((EVERYONE, ROSTER_CHANNEL))
+        if sealer is not None:
+            sealer.close()
 
     # unicast peers
 
@@ -185,8 +225,10 @@ class Keyring:
         held = self._peers.setdefault(peer, _Peer())
         closes_at = now + grace
         held.closes_at = closes_at if held.closes_at is None else min(held.closes_at, closes_at)
-        for key, sealer in self._sealers.items():
-            if key[0] == peer:
+        self._closing.add(peer)
+        for channel in _CHANNELS:
+            sealer = self._sealers.get((peer, channel))
+            if sealer is not None:
                 sealer.close()
         self.expire(now)
 
@@ -200,7 +242,14 @@ class Keyring:
         """
         self._check_stream(recipient, channel)
         held = self._sealers.get((recipient, channel))
-        if recipient == EVERYONE:
+        if channel == ROSTER_CHANNEL:
+            self._require_live()
+            if self._roster is None:
+                raise UnknownEpoch
+            epoch, prk = self._roster.epoch, self._roster.prk
+            if held is not None and not held.closed:
+                return epoch, held
+        elif recipient == EVERYONE:
             epoch, current = self._current_epoch()
             if held is not None and not held.closed:
                 return epoch, held
@@ -236,6 +285,8 @@ class Keyring:
         """
         self._check_stream(recipient, channel)
         self._require_live()
+        if channel == ROSTER_CHANNEL:
+            return self._roster_opener(sender, epoch)
         if recipient == EVERYONE:
             return self._group_opener(sender, channel, epoch, now, keep)
         if epoch != 0 or recipient != self._me:
@@ -270,9 +321,11 @@ class Keyring:
             else:
                 for sender, channel in [key for key in epoch.openers if now >= epoch.closed_at + RETENTION[key[1]]]:
                     del epoch.openers[sender, channel]
-        for name, peer in list(self._peers.items()):
-            if peer.closes_at is not None and now >= peer.closes_at:
+        for name in list(self._closing):
+            closes_at = self._peers[name].closes_at
+            if closes_at is not None and now >= closes_at:
                 del self._peers[name]
+                self._closing.discard(name)
                 self._gone.add(name)
 
     def forget(self) -> None:
@@ -280,6 +333,8 @@ class Keyring:
         self._forgotten = True
         self._epochs.clear()
         self._peers.clear()
+        self._closing.clear()
+        self._roster = None
         self._warm.clear()
         self._current = None
         for sealer in self._sealers.values():
@@ -302,8 +357,19 @@ class Keyring:
         return self._current, self._epochs[self._current]
 
     def _check_stream(self, recipient: int, channel: int) -> None:
-        if channel not in _CHANNELS or (recipient == EVERYONE and channel not in RETENTION):
+        public = channel in RETENTION or channel == ROSTER_CHANNEL
+        if channel not in _CHANNELS or (recipient == EVERYONE and not public) or (recipient != EVERYONE and channel == ROSTER_CHANNEL):
             raise NoSuchStream
+
+    def _roster_opener(self, sender: int, epoch: int) -> Opener:
+        roster = self._roster
+        if roster is None or epoch != roster.epoch:
+            raise EpochClosed  # it comes when it is asked for, and is asked for by whoever has the key
+        opener = roster.openers.get(sender)
+        if opener is None:
+            roster.openers.clear()  # there is one writer
+            opener = roster.openers[sender] = Opener(stream_keys(roster.prk, sender, EVERYONE, ROSTER_CHANNEL))
+        return opener
 
     def _group_opener(self, sender: int, channel: int, epoch: int, now: float, keep: bool) -> Opener:
         if epoch == 0:

@@ -1,6 +1,7 @@
 """The key schedule: from a group key, a pair's secret or a key-encrypting key to the keys of one stream.
 
     group key (16) ──extract, session ‖ epoch──▶ PRK ─┬─expand "stream" ‖ sender ‖ recipient ‖ channel──▶ salt 4 ‖ AES 16 ‖ MAC 20
+    roster key(16) ──extract, session ‖ epoch──▶ PRK ─┤
     X25519(pair)   ──extract, both ends────────▶ PRK ─┤
     SRP            ──(see srp.py)──────────────▶ KEK ─┘
                                                  PRK ───expand "ratchet"──▶ the next epoch's group key
@@ -25,6 +26,7 @@ from crypto.suite import (
     LABEL_MPSL,
     LABEL_PAIR,
     LABEL_RATCHET,
+    LABEL_ROSTER,
     LABEL_STREAM,
     LABEL_TRANSCRIPT,
     PRK_SIZE,
@@ -74,6 +76,13 @@ def group_prk(session: int, epoch: int, group_key: bytes) -> bytes:
     if len(group_key) != GROUP_KEY_SIZE:
         raise BadLength
     return extract(framed(LABEL_MPSL, session.to_bytes(8, "big"), epoch.to_bytes(4, "big")), group_key)
+
+
+def roster_prk(session: int, epoch: int, roster_key: bytes) -> bytes:
+    """The PRK of the roster stream since an epoch. Raises BadLength unless the key has 16 bytes."""
+    if len(roster_key) != GROUP_KEY_SIZE:
+        raise BadLength
+    return extract(framed(LABEL_ROSTER, session.to_bytes(8, "big"), epoch.to_bytes(4, "big")), roster_key)
 
 
 def pair_prk(session: int, id_a: int, public_a: bytes, id_b: int, public_b: bytes, shared: bytes) -> bytes:

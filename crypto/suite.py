@@ -57,6 +57,7 @@ SESSION_SECRET_SIZE: Final = 32
 
 # labels; one purpose each
 LABEL_MPSL: Final = b"parley mpsl 1"  # group key → PRK
+LABEL_ROSTER: Final = b"parley roster 1"  # roster key → PRK
 LABEL_PAIR: Final = b"parley pair 1"  # X25519 secret of two members → PRK
 LABEL_STREAM: Final = b"stream"  # PRK → stream keys
 LABEL_RATCHET: Final = b"ratchet"  # PRK → the next group key
@@ -70,6 +71,7 @@ LABEL_KEK: Final = b"kek"
 LABEL_MESSAGE: Final = b"parley msg 1"  # MSG, over the packets of one message
 LABEL_SIGNATURE: Final = b"parley sig 1"  # what is signed about MSG
 LABEL_HOST: Final = b"parley host 1"  # the organizer's signature in message 4 of a join
+LABEL_SHOWN: Final = b"parley shown 1"  # the hash of what the roster stream shows
 LABEL_SNAPSHOT: Final = b"parley snap 1"  # the organizer's signature of a log snapshot
 LABEL_LOG: Final = b"parley log 1"  # log entries and their chain
 LABEL_ORGANIZER: Final = b"parley org 1"  # fingerprint of a meeting key

@@ -38,12 +38,13 @@ from endpoint.messages import (
     encode,
 )
 from endpoint.rekey import Rekeying
+from endpoint.roster import Shown
 from endpoint.rules import CUT_CHANNELS
 from endpoint.state import State
 from endpoint.text import Crowd, clean_name
 from wire.control import MAX_ENTRIES, Admitted, Control, Office, Position, Presence, Revoke
 from wire.ids import EVERYONE, Channel, ParticipantId, Stream, next_epoch
-from wire.packet import MAX_CONTENT, RELIABLE_CHANNELS, PacketHeader
+from wire.packet import MAX_CONTENT, PacketHeader
 
 if TYPE_CHECKING:
     from endpoint.member import Member
@@ -54,11 +55,10 @@ NEWS_EVERY: Final = 0.5
 AWAY_FOR: Final = 120.0
 """Seconds without a link before a member counts as left."""
 RESYNC_EVERY: Final = 5.0
-"""Seconds between two snapshots for one member: each is as large as the roster."""
+"""Seconds between two rosters for one member: each is read whole."""
 REQUEST_EVERY: Final = 0.5
 REQUESTS_AT_ONCE: Final = 20
 """Seconds between two requests of one member in the long run, and how many may come together: each may become an entry, for good."""
-_PUBLIC_RELIABLE: Final = tuple(sorted(c for c in RELIABLE_CHANNELS if c in (Channel.LOG, *CUT_CHANNELS)))
 
 
 class Chair:
@@ -72,13 +72,14 @@ class Chair:
         self.rtt: dict[ParticipantId, float] = {}  # seconds between each member and its relay, as it says
         self.rekeying = Rekeying(self)
         self.lobby = Lobby(self, verifier, chain, now)
+        self.roster = Shown(self)
         self._said_at = now  # the last heartbeat
         self._news = False  # somebody went away, or came back, since
         self._beaten: dict[tuple[ParticipantId, int], int] = {}  # counters that the last heartbeats named
         self._absent_since: dict[ParticipantId, float] = dict.fromkeys(member.away, now)
-        self._resynced: dict[ParticipantId, float] = {}  # when each member got a snapshot again
+        self._resynced: dict[ParticipantId, float] = {}  # when each member got the roster again
         self._busy_until: dict[ParticipantId, float] = {}  # with the requests of each member, `REQUEST_EVERY` a piece
-        self._ask_again: list[ParticipantId] = []  # who asked for a snapshot while there was no key to give
+        self._ask_again: list[ParticipantId] = []  # who asked for the roster while there was no key to give
         self._heir: ParticipantId | None = None  # who was offered the chair
         member.channels.limits[Channel.KEY] = MAX_CONTENT  # members ask in one packet: nothing larger is collected of each
 
@@ -239,6 +240,7 @@ class Chair:
 
     def greet(self) -> None:
         """A new link: say again what a relay must know and may have missed."""
+        self.roster.begin_anew()  # no relay may have it any more
         self.out.append(Office(self.me, list(self.state.successors)))
         members: list[int] = [member for member in self.state.members if member != self.me]
         for at in range(0, len(members), MAX_ENTRIES):
@@ -275,6 +277,9 @@ class Chair:
         elif not state.ended:  # a hand-over: until a relay has it, it is nowhere else
             self._keep(lambda journal: journal.passed(state.organizer, packets))
         self.out.extend(packets)
+        self.roster.note(signed)
+        if not isinstance(fields, log.Admit):
+            self.lobby.names_changed()
         return signed
 
     def _keep(self, write: Callable[[Journal], None]) -> None:
@@ -290,10 +295,9 @@ class Chair:
             member.journal = None
             member.drop(error)
 
-    def snapshot(self) -> LogSnapshot:
-        """State and start as they are now, for newcomers and for a resync."""
-        state = encode(self.state.snapshot())
-        start = encode(self.all_cuts(_PUBLIC_RELIABLE))
+    def snapshot(self, cuts: Cuts) -> LogSnapshot:
+        """State and start as they are now."""
+        state, start = encode(self.state.snapshot()), encode(cuts)
         return LogSnapshot(state, start, self.member.signing.sign(LABEL_SNAPSHOT, self.member.session.to_bytes(8, "big"), state, start))
 
     def cuts(self, participants: list[ParticipantId], channels: tuple[int, ...]) -> Cuts:
@@ -338,7 +342,7 @@ class Chair:
         waiting, self._ask_again = self._ask_again, []
         for member in waiting:
             if member in self.state.members:
-                self._bring_up_to_date(member)
+                self._bring_up_to_date(member, now)
         self.lobby.admit(now)
 
     # what members ask
@@ -359,7 +363,7 @@ class Chair:
                 if self.state.epoch != self.keyring.current:
                     self._ask_again.append(sender)  # a term has begun, and its first key is on its way
                 else:
-                    self._bring_up_to_date(sender)
+                    self._bring_up_to_date(sender, now)
             case Request():
                 busy_for = max(0.0, self._busy_until.get(sender, now) - now)
                 if busy_for > (REQUESTS_AT_ONCE - 1) * REQUEST_EVERY and message.verb != Verb.LEAVE:
@@ -376,9 +380,9 @@ class Chair:
             case _:
                 raise NotAllowed("only the organizer says that")
 
-    def _bring_up_to_date(self, member: ParticipantId) -> None:
+    def _bring_up_to_date(self, member: ParticipantId, now: float) -> None:
         self.say_key(member, GroupKey(self.state.epoch, self.keyring.group_key))
-        self.say_key(member, self.snapshot())
+        self.say_key(member, self.roster.now(now))
 
     def _asked_for(self, sender: ParticipantId, request: Request, now: float) -> None:
         """What members may cause is decided here at once; what needs the person becomes a `Wish`."""

@@ -2,7 +2,8 @@
 
 A message is one or more packets of one stream; flag LAST stands on the last one. Its payloads together are
 
-    key, log, cursor      content
+    key, log, cursor,     content
+    roster
     signed channels       log index u32 ‖ first 16 bytes of that entry's hash ‖ content, where the last packet's plaintext begins
                           with the Ed25519 signature over framed("parley sig 1", MSG)
     MSG                   SHA-256(framed("parley msg 1", base, header 1, payload 1, …)); `base` is empty, but on channel 5 the MSG of
@@ -64,7 +65,7 @@ COMPRESS_FROM: Final = 512
 """Bytes; shorter contents go as they are."""
 
 MAX_MESSAGE: Final[dict[int, int]] = {
-    Channel.KEY: 8 << 20,  # a snapshot of the state of ten thousand members
+    Channel.KEY: 1 << 16,  # an estate with the longest chain
     Channel.LOG: 1 << 20,
     Channel.CHAT: MAX_CONTENT,
     Channel.WHISPER: MAX_CONTENT,
@@ -74,6 +75,7 @@ MAX_MESSAGE: Final[dict[int, int]] = {
     Channel.VOICE: MAX_CONTENT,
     Channel.FILE: MAX_CONTENT,
     Channel.SNAPSHOT: 64 << 20,
+    Channel.ROSTER: 8 << 20,  # a snapshot of the state of ten thousand members
 }
 """Bytes of a message, its signature included, before and after decompression."""
 _SINGLE: Final = frozenset(channel for channel, size in MAX_MESSAGE.items() if size == MAX_CONTENT)
@@ -143,9 +145,9 @@ class Channels:
         self.limits = dict(MAX_MESSAGE)  # of what arrives; who expects less may say so
         self._incoming: dict[Stream, _Incoming] = {}
         self._start: dict[Stream, int] = {}
+        self._begun: dict[Stream, None] = {}  # others' public reliable streams: few have any
         self._elders: frozenset[ParticipantId] = frozenset()  # who was here before us
         self._base = NO_BASE  # MSG of our last screen update
-        self._told = b"", b""  # the last content that was compressed, and its frame
         self._chain: dict[ParticipantId, tuple[int, bytes]] = {}  # per presenter: last counter, base
 
     # outgoing
@@ -164,7 +166,7 @@ class Channels:
         if len(content) > MAX_MESSAGE[channel] - (SIGNATURE_SIZE + INDEX.size if signed else 0):
             raise MessageTooLarge
         if channel not in _UNCOMPRESSED and len(content) >= COMPRESS_FROM:
-            smaller = self._compressed(content)
+            smaller = zstandard.ZstdCompressor(level=3).compress(content)
             if len(smaller) < len(content):
                 content, flags = smaller, flags | Flag.COMPRESSED
         if signed:
@@ -191,12 +193,6 @@ class Channels:
             self._base = digest.digest()
         return packets
 
-    def _compressed(self, content: bytes) -> bytes:
-        """One zstd frame. What many are told, a snapshot of the log, is compressed once: as long as it is the same object."""
-        if self._told[0] is not content:
-            self._told = content, zstandard.ZstdCompressor(level=3).compress(content)
-        return self._told[1]
-
     def seal_snapshot(self, picture: bytes) -> list[bytes]:
         """The whole screen, for readers that lack it; our next update continues it."""
         return self.seal(Channel.SNAPSHOT, CONTINUES.pack(self.last(Channel.SCREEN), self._base) + picture, restart=True)
@@ -207,11 +203,16 @@ class Channels:
         """A newcomer's: the streams of those who were here before begin after the counters named, and their packets before the first
         that opens are passed over."""
         self._start = start
+        self._begun.update(dict.fromkeys(start))
         self._elders = frozenset(members)
         for stream, counter in start.items():
             incoming = self._incoming.get(stream)
             if incoming is not None and incoming.replay.last < counter:
                 del self._incoming[stream]  # a resync: what lies between is not coming any more
+
+    def expect(self, stream: Stream, counter: int) -> None:
+        """Of this stream, its packets from here on, strictly in order: those of channel 10 that somebody has named."""
+        self._incoming[stream] = _Incoming(StrictlyNext(counter - 1))
 
     def counter(self, stream: Stream) -> int:
         """The last counter of a stream that was accepted, or that a snapshot passed over; -1: none."""
@@ -220,14 +221,15 @@ class Channels:
 
     def begun(self, channels: Collection[int]) -> list[tuple[Stream, int]]:
         """Others' public streams of these channels that have begun here, and their last counters."""
-        known = {**self._start, **{stream: incoming.replay.last for stream, incoming in self._incoming.items()}}
-        return [(s, n) for s, n in known.items() if s.recipient == EVERYONE and s.channel in channels and n >= 0 and s.sender != self.me]
+        known = [(stream, self.counter(stream)) for stream in self._begun if stream.channel in channels and stream.sender != self.me]
+        return [(stream, counter) for stream, counter in known if counter >= 0]
 
     def go_on(self, stream: Stream, counter: int = -1) -> None:
         """What is missing of a reliable stream, up to `counter` at least, is lost: like a newcomer, take whatever comes next and is
         authentic."""
         incoming = self._incoming.get(stream) or self._new_stream(stream)
         incoming.drop()
+        self._note_begun(stream)
         incoming.replay, incoming.joined_late = StrictlyRising(max(counter, incoming.replay.last)), True
 
     def shown(self, sender: ParticipantId) -> int:
@@ -314,10 +316,12 @@ class Channels:
         except Exception as error:
             incoming.drop()
             if isinstance(error, Fork):  # which is authentic
+                self._note_begun(header.stream)
                 self._accept(incoming, first, header.counter)
             raise
         incoming.drop()
         self._incoming[header.stream] = incoming
+        self._note_begun(header.stream)
         self._accept(incoming, first, header.counter)
         if channel in SIGNED_CHANNELS and not self._roster.may_send(header.sender, channel, message.index, header.counter):
             raise NoRight(f"channel {channel}, participant {header.sender}, counter {header.counter}", certain=True, index=message.index)
@@ -379,6 +383,10 @@ class Channels:
         if counter > screen.replay.last:
             screen.replay.accept(counter)
         return content[CONTINUES.size :]
+
+    def _note_begun(self, stream: Stream) -> None:
+        if stream.recipient == EVERYONE and stream.channel in RELIABLE_CHANNELS:
+            self._begun[stream] = None
 
     def _accept(self, incoming: _Incoming, first: int, last: int) -> None:
         """A message is authentic: so are all its packets."""

@@ -1,6 +1,6 @@
 """A guest: joins by SRP with the organizer, then is a member. Sans-IO.
 
-    PREPARING ─job─▶ ASKING (message 1) ──2──▶ PROVING ─job─▶ PROVEN (message 3) ──4──▶ KEYED ──group key, snapshot──▶ IN
+    PREPARING ─job─▶ ASKING (message 1) ──2──▶ PROVING ─job─▶ PROVEN (message 3) ──4──▶ KEYED ──group key, roster────▶ IN
                         ▲                                                                │ ▲
                         └──────────── another organizer, no answer for a while ◀─────────┘ WAITING to be let in
 
@@ -93,7 +93,7 @@ class Guest(Member):
 
     def _begin(self, now: float) -> None:
         self._try += 1
-        self._host = None
+        self._host = self._reading = None
         self._side = self._new_side()
         self._repeat = None
         self.stage = Stage.PREPARING
@@ -151,7 +151,7 @@ class Guest(Member):
                 assert side.offer is not None
                 self.keyring.set_key_channel(header.sender, kek)
                 self._host = (header.sender, side.offer.signing_key)
-                self.stage = Stage.KEYED  # message 3 goes on until the snapshot is here: message 4's answer may be lost behind it
+                self.stage = Stage.KEYED  # message 3 goes on until the log is here: message 4's answer may be lost behind it
                 self._retry(now)  # what follows message 4 may have come before it
             else:
                 self.dropped["handshake-late"] += 1
@@ -180,7 +180,7 @@ class Guest(Member):
             self.out.append(self._repeat)
 
     def _adopted(self, first: bool, now: float) -> None:
-        """The snapshot is applied. A newcomer tells the relay where its streams start."""
+        """The log is here. A newcomer tells the relay where its streams start."""
         if not first:
             return
         self.stage = Stage.IN

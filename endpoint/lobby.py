@@ -1,7 +1,7 @@
 """The organizer's hall between the door (`endpoint.reception`) and the session: who is admitted next, and who waits to be let in. Sans-IO.
 
     a guest's secret matched ─▶ (knocking is on: it waits until the organizer's person lets it in) ─▶ the next batch
-    batch: `admit` under the old epoch ─▶ ratchet ─▶ group key and snapshot to each newcomer on channel 0
+    batch: `admit` under the old epoch ─▶ ratchet ─▶ group key to each newcomer on channel 0, and where the log can be read
 
 After a dismissal knocking is on: a new ticket is easily had, and whoever was dismissed knows the password. It ends when the organizer
 changes the password, or says so.
@@ -45,6 +45,10 @@ class Lobby:
         self.waiting: dict[ParticipantId, HostSide] = {}  # until the organizer's person decides
         self._newcomers: dict[ParticipantId, HostSide] = {}
         self._batch_at = now
+        self._names: Crowd | None = None  # of all members, until one of them is gone or is called otherwise
+
+    def names_changed(self) -> None:
+        self._names = None
 
     @property
     def batch_due(self) -> float | None:
@@ -139,17 +143,17 @@ class Lobby:
             return
         self._batch_at = now + BATCH_EVERY
         batch = [self._newcomers.pop(guest) for guest in list(self._newcomers)[: log.MAX_BATCH]]
-        names = Crowd(member.name for member in state.members.values())
+        names = self._names = self._names or Crowd(member.name for member in state.members.values())
         members: list[Member] = []
         for side in batch:
             name = names.distinct(side.name)
             members.append(Member(side.hello.participant, side.hello.role, name, side.hello.signing_key, side.hello.exchange_key))
         chair.write(log.Admit(members, next_epoch(state.epoch)), now)
         chair.out.append(Admitted([member.id for member in members]))
-        snapshot = encode(chair.snapshot())  # once for all of them
+        key, roster = encode(GroupKey(state.epoch, chair.keyring.group_key)), encode(chair.roster.now(now))  # the same for all of them
         for side in batch:
             guest = ParticipantId(side.hello.participant)
             chair.keyring.set_key_channel(guest, side.kek)
             chair.forget(guest)
-            chair.say_key(guest, GroupKey(state.epoch, chair.keyring.group_key))
-            chair.say_encoded(guest, snapshot)
+            chair.say_encoded(guest, key)
+            chair.say_encoded(guest, roster)

@@ -1,6 +1,7 @@
 """One member of a session: its copy of the log, its keys, its streams. Sans-IO: packets and `now` in; packets, messages and events out.
 
-    received packet ──▶ channel.open ──┬─ key message ──▶ group keys, snapshot; or (with the chair) what members ask
+    received packet ──▶ channel.open ──┬─ key message ──▶ group keys, where the roster is; or (with the chair) what members ask
+                                       ├─ roster ───────▶ the log as it stands, for a newcomer
                                        ├─ log entry ────▶ state ──▶ epochs, rights, events; then what was held is tried again
                                        ├─ heartbeat ────▶ presence, gaps
                                        └─ chat, screen, hands ─▶ events
@@ -13,12 +14,9 @@ its sender, its epoch or its log index has not come here, is held (`endpoint.hel
 from collections import deque
 from collections.abc import Callable
 
-import msgspec
-
 from crypto.errors import CryptoError, EpochClosed, Gap, UnknownEpoch
 from crypto.keyring import LEAVE_GRACE
-from crypto.signing import ExchangeKey, SigningKey, verify
-from crypto.suite import LABEL_SNAPSHOT
+from crypto.signing import ExchangeKey, SigningKey
 from endpoint import events, log
 from endpoint.chair import Chair
 from endpoint.channel import MAX_MESSAGE, Message
@@ -45,23 +43,26 @@ from endpoint.log import Heartbeat, SignedEntry
 from endpoint.messages import (
     GroupKey,
     KeyMessage,
-    LogSnapshot,
     Resync,
+    Roster,
     encode,
-    parse_cuts_untrusted,
     parse_key_message_untrusted,
     parse_whisper_untrusted,
 )
 from endpoint.pulse import TAKE_OVER_AFTER, Pulse
 from endpoint.rekey import MAX_IN_FLIGHT
+from endpoint.roster import ASK_AGAIN, Reading
 from endpoint.speaker import Speaker, unix_ms
-from endpoint.state import State, decode_snapshot
+from endpoint.state import State
 from endpoint.text import clean_name
-from wire.control import Control, Office, Position
+from wire.control import Control, Fetch, Office, Position
 from wire.errors import ParleyError, WireError
 from wire.have import HaveVector
 from wire.ids import EVERYONE, Channel, ParticipantId, SessionId, Stream
 from wire.packet import HEADER_SIZE, RELIABLE_CHANNELS, Flag, PacketHeader, parse_packet_untrusted
+
+_HAD = RELIABLE_CHANNELS - {Channel.ROSTER}
+"""Channels of which a relay must know what we have."""
 
 
 class Member(Speaker):
@@ -90,6 +91,7 @@ class Member(Speaker):
         self._handed = False  # the last chair of ours was handed over
         self._passing: int | None = None  # the channel-1 counter of our hand-over, until a relay has taken it: then the office goes on
         self._host: tuple[ParticipantId, bytes] | None = None  # the organizer that the handshake proved, before its snapshot is here
+        self._reading: Reading | None = None  # the roster, while it comes
         self._log_item: SignedEntry | Heartbeat | None = None  # what `check_log` parsed last
 
     # the chair
@@ -135,6 +137,8 @@ class Member(Speaker):
         return self.state.head_at(index)
 
     def may_send(self, sender: ParticipantId, channel: int, index: int, counter: int) -> bool:
+        if channel == Channel.ROSTER:
+            return self._reading is not None and sender == self._reading.organizer
         if channel == Channel.WHISPER and not self.whispers:
             return False
         if channel == Channel.WHISPER and self.me == self.state.organizer:
@@ -153,6 +157,7 @@ class Member(Speaker):
 
     def linked(self, office: ParticipantId, key_counter: int, log_counter: int, now: float) -> None:
         super().linked(office, key_counter, log_counter, now)
+        self._fetch()
         if office == self.me and self._handed and self._passing is None and not self.organizes and self.joined:
             self.out.append(Office(self.state.organizer, list(self.state.successors)))  # we have passed it on, and this relay does not know
         self._office_named(now)
@@ -227,6 +232,9 @@ class Member(Speaker):
             self.drop(LaterIndex(), stream.sender)  # it knows of entries that nobody tells us of
         if expired:
             self._retry(now)
+        if self._reading is not None and self._linked and now - self._reading.asked_at >= ASK_AGAIN:
+            self._reading.asked_at = now  # no relay has it any more: another one is made
+            self._resync()
         if self._chair is not None:
             self._chair.tick(now)
         elif self.joined and not self.state.ended:
@@ -283,7 +291,7 @@ class Member(Speaker):
                 self._refuse(error, header.sender, certain=isinstance(error, Fork))
             if isinstance(error, Gap) and self._go_on(header, now):
                 return self._take(header, packet, now)
-        if header.channel in RELIABLE_CHANNELS:  # had is what moved the stream, not what a header claims
+        if header.channel in _HAD:  # had is what moved the stream, not what a header claims
             self.have.jump(header.stream, self.channels.counter(header.stream))
         try:
             changed = message is not None and self._dispatch(message, now)
@@ -341,6 +349,8 @@ class Member(Speaker):
             before = self.state.index, self.keyring.current
             self._key_message(message.sender, parse_key_message_untrusted(message.content), now)
             return before != (self.state.index, self.keyring.current)
+        if channel == Channel.ROSTER:
+            return self._read(message, now)
         if channel == Channel.CHAT:
             self._chat_event(message.sender, message.content, message.counter)
         elif channel == Channel.WHISPER:
@@ -472,6 +482,7 @@ class Member(Speaker):
         self.keyring.forget()
         self.keys.clear()
         self._unsent.clear()
+        self._reading = None
 
     def _heartbeat(self, beat: Heartbeat, now: float) -> None:
         ours = self.state.head_at(beat.index)
@@ -502,8 +513,8 @@ class Member(Speaker):
             raise NotAllowed("keys come from the organizer")
         if isinstance(message, GroupKey):
             self.keys.came(message, now)
-        elif isinstance(message, LogSnapshot):
-            self._adopt(sender, message, now)
+        elif isinstance(message, Roster):
+            self._find(sender, message, now)
         else:
             self.heir.key_message(message, now)
 
@@ -511,31 +522,49 @@ class Member(Speaker):
         """A key of our own making, until its entry."""
         self.keys.keep(epoch, key)
 
-    def _adopt(self, sender: ParticipantId, message: LogSnapshot, now: float) -> None:
-        """Begin, or begin again, at the organizer's snapshot. Raises MalformedEntry, MalformedContent, ForgedEntry, Fork."""
+    # the roster
+
+    def _find(self, sender: ParticipantId, place: Roster, now: float) -> None:
+        """The organizer has said where the log can be read."""
         key = self._host[1] if self._host else self.state.organizer_key
-        try:
-            verify(key, message.signature, LABEL_SNAPSHOT, self.session.to_bytes(8, "big"), message.state, message.start)
-        except CryptoError:
-            raise ForgedEntry from None
-        try:
-            snapshot = decode_snapshot(message.state)
-        except (msgspec.MsgspecError, RecursionError, ValueError):
-            raise MalformedEntry from None
-        start = {Stream(ParticipantId(p), EVERYONE, c): counter for p, c, counter in parse_cuts_untrusted(message.start)}
-        ours = self.state.head_at(snapshot.index)
-        if ours is not None and ours != snapshot.head:
-            raise Fork("a snapshot of another log")
-        if snapshot.index < self.state.index:
+        self._reading = Reading(self.session, self.state.meeting_key, sender, key, place, now)
+        self.keyring.set_roster(place.epoch, place.key)
+        self.channels.expect(self._reading.stream, place.first)
+        if self._linked:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        if self._reading is not None:
+            self.out.append(Fetch(self.channels.counter(self._reading.stream) + 1))
+
+    def _read(self, message: Message, now: float) -> bool:
+        """A part of the roster. Raises LogError, MessageError."""
+        reading = self._reading
+        if reading is None or message.sender != reading.organizer:
+            raise NotAllowed("nobody has asked for this roster")
+        state = reading.take_untrusted(message.content, message.counter)
+        if state is None:
+            return False
+        self._adopt(state, reading, now)
+        self._reading = None
+        self.keyring.drop_roster()
+        return True
+
+    def _adopt(self, state: State, reading: Reading, now: float) -> None:
+        """Begin, or begin again, where the roster ends. Raises MalformedEntry, Fork."""
+        for index in range(state.first_index, state.index + 1):
+            ours = self.state.head_at(index)
+            if ours is not None and ours != state.head_at(index):
+                raise Fork("the roster of another log")
+        if state.index < self.state.index:
             self.dropped["snapshot-old"] += 1
             return
-        state = State.from_snapshot(self.session, self.state.meeting_key, snapshot)
-        if self.me not in state.members or state.organizer_key != key or state.organizer != sender:
-            raise MalformedEntry
+        if self.me not in state.members:
+            raise MalformedEntry("the roster does not list us")
         if not self.joined or self.keyring.current != state.epoch:
             wrapped = self.keys.newest(state.epoch)
             if wrapped is None:
-                raise MalformedEntry("the key of the snapshot's epoch did not come before it")
+                raise MalformedEntry("the key of the roster's epoch did not come before it")
             self.keyring.install(state.epoch, wrapped, now)
             self.keyring.advance(state.epoch, now)
         self.keys.passed(state.epoch)
@@ -544,8 +573,8 @@ class Member(Speaker):
         for participant in [] if first else [i for i in before.members if i not in state.members]:
             self._gone(participant, LEAVE_GRACE, now)
         self.state = state
-        self.channels.begin_at(start, state.members)
-        self.have.merge((*stream, counter) for stream, counter in start.items())
+        self.channels.begin_at(reading.start, state.members)
+        self.have.merge((*stream, counter) for stream, counter in reading.start.items())
         self.pulse.begin(now)
         self.joined = True
         self._host = None

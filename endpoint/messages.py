@@ -1,9 +1,10 @@
 """What members say inside sealed packets, and the four messages of a join. Typed msgpack arrays with limits.
 
-    channel 0, organizer → member     GroupKey · LogSnapshot · Waiting · Estate · Offer · Asked
+    channel 0, organizer → member     GroupKey · Roster · Waiting · Estate · Offer · Asked
     channel 0, member → organizer     Started · Resync · Request · Accept · Yielded · Status
     channel 2                         ChatLine
     channel 3                         Whisper · Read
+    channel 10                        LogSnapshot · LogSequel
     channel 5                         kind u8 (`ScreenKind`) ‖ the codec's update
 
 A join's messages go in clear packets (flag CLEAR), counter = 4·try + message number: see `endpoint.handshake`.
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from endpoint.errors import MalformedContent, MalformedHandshake
-from endpoint.log import U8, U32, Counter, Cuts, Hash, Id, PublicKey, Signature, TimeMs
+from endpoint.log import MAX_ENTRY, U8, U32, Counter, Cuts, Hash, Id, PublicKey, Signature, TimeMs
 
 MAX_TEXT: Final = 4000
 """Characters (Unicode code points) of a chat line."""
@@ -86,21 +87,44 @@ class GroupKey(Struct, frozen=True, array_like=True, tag=1):
         return f"GroupKey(epoch={self.epoch})"
 
 
-class LogSnapshot(Struct, frozen=True, array_like=True, tag=2):
+class Roster(Struct, frozen=True, array_like=True, tag=2):
+    """Where the log can be read as it stands: packets `first` to `last` of channel 10, under a key of its own, and the digest of the messages
+    in them, SHA-256(framed("parley shown 1", message, …)). For a newcomer, and for who resyncs. `log_counter`: of channel 1, the last packet
+    up to here."""
+
+    epoch: Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]  # in those packets' headers
+    key: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    first: Counter
+    last: Counter
+    digest: Hash
+    log_counter: Counter
+
+    def __repr__(self) -> str:
+        return f"Roster(packets {self.first} to {self.last})"
+
+
+class LogSnapshot(Struct, frozen=True, array_like=True, tag=1):
     """{state at log index n, `start`: the counter applied at n of each public reliable stream}, signed over framed("parley snap 1",
-    session, state, start): a newcomer's beginning, and a resync."""
+    session, state, start)."""
 
     state: bytes  # msgpack of `endpoint.state.Snapshot`
     start: bytes  # msgpack of `Cuts`: [participant, channel, counter]
     signature: Signature
 
 
+class LogSequel(Struct, frozen=True, array_like=True, tag=2):
+    """The entries that follow, as they were said on channel 1, and what has moved of `start` meanwhile."""
+
+    entries: list[Annotated[bytes, Meta(max_length=MAX_ENTRY)]]
+    start: Cuts
+
+
 class Started(Struct, frozen=True, array_like=True, tag=3):
-    """member → organizer: the snapshot is applied; message 4 need not be repeated any more."""
+    """member → organizer: the log is here; message 4 need not be repeated any more."""
 
 
 class Resync(Struct, frozen=True, array_like=True, tag=4):
-    """member → organizer: group key and log snapshot again."""
+    """member → organizer: group key and roster again."""
 
 
 class Verb(IntEnum):
@@ -170,7 +194,8 @@ class Status(Struct, frozen=True, array_like=True, tag=12):
     rtt_ms: U32
 
 
-KeyMessage = GroupKey | LogSnapshot | Started | Resync | Request | Estate | Offer | Accept | Yielded | Waiting | Asked | Status
+KeyMessage = GroupKey | Roster | Started | Resync | Request | Estate | Offer | Accept | Yielded | Waiting | Asked | Status
+ShownLog = LogSnapshot | LogSequel
 
 
 class ChatLine(Struct, frozen=True, array_like=True):
@@ -204,6 +229,7 @@ class ScreenKind(IntEnum):
 encode: Final = msgspec.msgpack.Encoder().encode
 _handshake: Final[msgspec.msgpack.Decoder[Handshake]] = msgspec.msgpack.Decoder(Handshake)
 _key: Final[msgspec.msgpack.Decoder[KeyMessage]] = msgspec.msgpack.Decoder(KeyMessage)
+_shown: Final[msgspec.msgpack.Decoder[ShownLog]] = msgspec.msgpack.Decoder(ShownLog)
 _chat: Final = msgspec.msgpack.Decoder(ChatLine)
 _whisper: Final[msgspec.msgpack.Decoder[Whisper | Read]] = msgspec.msgpack.Decoder(Whisper | Read)
 _cuts: Final = msgspec.msgpack.Decoder(Cuts)
@@ -222,6 +248,14 @@ def parse_key_message_untrusted(content: bytes) -> KeyMessage:
     """Raises MalformedContent."""
     try:
         return _key.decode(content)
+    except _REFUSED:
+        raise MalformedContent from None
+
+
+def parse_roster_untrusted(content: bytes) -> ShownLog:
+    """Raises MalformedContent."""
+    try:
+        return _shown.decode(content)
     except _REFUSED:
         raise MalformedContent from None
 

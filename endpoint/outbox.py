@@ -4,11 +4,12 @@ Packets wait in queues by priority (key and log, then chat and hands, then voice
 order. Reliable packets are kept until the relay says that it has taken them; after a reconnect exactly those go out again, byte for
 byte. Screen packets are not kept: after a reconnect the viewers get a snapshot.
 
-What is written into the log (channel 1) goes out only while the relay takes it from us (`let_log`): it is the office's alone, and before a
+Log and roster (channels 1 and 10) go out only while the relay takes them from us (`let_log`): they are the office's alone, and before a
 chair has passed, or after somebody has taken it over, a relay would end the link for it.
 
 Taken is not read: a relay can die with the only copy. So what was taken stays here in reserve as long as a relay itself would keep it, and a
-relay that lacks it (started anew, or never reached by the other one) gets it after its welcome. What is in no reserve any more is lost.
+relay that lacks it (started anew, or never reached by the other one) gets it after its welcome. What is in no reserve any more is lost. The
+roster is in none: it is made anew for another relay.
 """
 
 from collections import deque
@@ -27,6 +28,7 @@ MAX_RESERVE: Final = 1 << 20
 RESERVE_FOR: Final = 120.0
 """Seconds since they were sealed, after which they leave the reserve."""
 _LANES: Final = max(PRIORITY) + 1
+_OFFICE: Final = frozenset((Channel.LOG, Channel.ROSTER))
 _CHANNEL_AT: Final = HEADER_SIZE + 2
 """Where a frame says its packet's channel."""
 
@@ -57,7 +59,7 @@ class Outbox:
     def push(self, packet: bytes, now: float) -> None:
         header = parse_packet_untrusted(packet)
         frame = encode_frame(PACKET, packet)
-        if self._log_open or header.channel != Channel.LOG:
+        if self._log_open or header.channel not in _OFFICE:
             self._lanes[PRIORITY[header.channel]].append(frame)
             self.queued_bytes += len(frame)
         # clear packets stand outside the streams: whoever shakes hands repeats them itself
@@ -78,14 +80,14 @@ class Outbox:
         lane = self._lanes[PRIORITY[Channel.LOG]]
         lane.clear()
         for item in self._kept:
-            if PRIORITY[item.stream.channel] == PRIORITY[Channel.LOG] and (self._log_open or item.stream.channel != Channel.LOG):
+            if PRIORITY[item.stream.channel] == PRIORITY[Channel.LOG] and (self._log_open or item.stream.channel not in _OFFICE):
                 lane.append(item.frame)
         self.queued_bytes = sum(len(frame) for queue in self._lanes for frame in queue)
 
     def forget_log(self) -> None:
         """What we wrote into the log and no relay has taken is void: somebody else organizes."""
-        gone = [item for item in self._kept if item.stream.channel == Channel.LOG]
-        self._kept = deque(item for item in self._kept if item.stream.channel != Channel.LOG)
+        gone = [item for item in self._kept if item.stream.channel in _OFFICE]
+        self._kept = deque(item for item in self._kept if item.stream.channel not in _OFFICE)
         self.kept_bytes -= sum(len(item.frame) for item in gone)
         self._requeue()
 
@@ -112,8 +114,9 @@ class Outbox:
                 owed.append(item)
             else:
                 self.kept_bytes -= len(item.frame)
-                self._reserve.append(item)
-                self._reserve_bytes += len(item.frame)
+                if item.stream.channel != Channel.ROSTER:
+                    self._reserve.append(item)
+                    self._reserve_bytes += len(item.frame)
         self._kept = owed
         while self._reserve and (self._reserve_bytes > MAX_RESERVE or now - self._reserve[0].sealed_at >= RESERVE_FOR):
             self._reserve_bytes -= len(self._reserve.popleft().frame)
@@ -133,7 +136,7 @@ class Outbox:
         self._reserve_bytes = self.queued_bytes = 0
         self.taken(positions, now)
         for item in self._kept:
-            if self._log_open or item.stream.channel != Channel.LOG:
+            if self._log_open or item.stream.channel not in _OFFICE:
                 self._lanes[PRIORITY[item.stream.channel]].append(item.frame)
                 self.queued_bytes += len(item.frame)
         return screen

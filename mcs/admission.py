@@ -1,7 +1,7 @@
 """Who may do what in one session at a relay: grants, admissions, office, tombstones. Pure: no link, no clock but `now`.
 
     grant (manager) ──Hello──▶ a link; until *admitted* (organizer) only channel 0 to the office
-    office: the one participant that may write channel 1, admit, revoke, end, and pass the office on
+    office: the one participant that may write channels 1 and 10, admit, revoke, end, and pass the office on
     revoked: a tombstone, for ever      ended: nothing more is taken; channel 1 stays readable to grants for 120 s
 
 Knowledge only grows, whatever the order in which it arrives: `revoked` beats a grant, `ended` beats all, a higher term of the office
@@ -29,7 +29,7 @@ class Pass(StrEnum):
     CLEAR = "clear"  # a handshake packet: to its recipient's links, outside every stream
     FOREIGN = "the packet names another session or sender"
     NOT_ADMITTED = "until admitted, only channel 0 to the organizer"
-    NOT_OFFICE = "only the organizer writes the log"
+    NOT_OFFICE = "only the organizer writes log and roster"
     NOT_HANDSHAKE = "clear packets pass only to and from the organizer"
     OVER = "the session has ended"
 
@@ -77,7 +77,7 @@ class Admission:
             return Pass.OVER
         if header.flags & CLEAR:
             return Pass.CLEAR if holder or header.recipient == self.office else Pass.NOT_HANDSHAKE
-        if header.channel == Channel.LOG:
+        if header.channel in (Channel.LOG, Channel.ROSTER):
             return Pass.FORWARD if holder else Pass.NOT_OFFICE
         if holder or participant in self.admitted or (header.channel == Channel.KEY and header.recipient == self.office):
             return Pass.FORWARD

@@ -9,8 +9,9 @@ pointer, then screen, snapshot and files in order of arrival.
     latest      from now on; only the newest of each stream
     screen      OFF ──start──▶ LEVEL ◀──snapshot's LAST── SNAPSHOT ◀──first packet of a snapshot── WANTING ◀──want, skip, gap── any
 
-Visible to an endpoint: what is for everyone or for it, never its own. Visible to a node: what did not come from there; in catching up,
-everything that its have-vector lacks. A newcomer (`fresh`) sees channel 0 alone until `start`.
+Visible to an endpoint: what is for everyone or for it, never its own; of channel 10 what it asks for (`fetch`), once each time. Visible to a
+node: what did not come from there; in catching up, everything that its have-vector lacks. A newcomer (`fresh`) sees channel 0 alone until
+`start`, and what it fetches.
 """
 
 from collections import Counter, deque
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 
 from mcs.limits import DIRECT_BYTES, OWED_BYTES
-from mcs.log import RELIABLE_QUEUES, RING_OF, Entry, Queue, SessionLog, Snapshot
+from mcs.log import FETCHED, RELIABLE_QUEUES, RING_OF, Entry, Queue, SessionLog, Snapshot
 from wire.control import Position
 from wire.have import HaveVector
 from wire.ids import Channel, ParticipantId, Stream
@@ -50,6 +51,7 @@ class Reader:
         "cursors",
         "direct",
         "direct_size",
+        "fetched",
         "have",
         "lost",
         "node",
@@ -78,6 +80,7 @@ class Reader:
         self.lost: list[Position] = []  # to be said as `Lost`; taken by the link
         self.direct: deque[bytes] = deque()  # handshake packets, framed
         self.direct_size = 0
+        self.fetched: deque[Entry] = deque()  # of channel 10, asked for
         self.screen = Screen.OFF
         self.want_epoch = 0
         self.skipped = False  # it fell behind and wants by itself; taken by the link
@@ -125,7 +128,9 @@ class Reader:
 
     def _concerns(self, stream: Stream) -> bool:
         """Whether packets of this stream are for this reader."""
-        return self.participant is None or (stream.sender != self.participant and stream.recipient in (0, self.participant))
+        if self.participant is None:
+            return True
+        return stream.sender != self.participant and stream.recipient in (0, self.participant) and stream.channel != FETCHED
 
     def start_from_snapshot(self) -> None:
         """For a node that begins to carry the session: the last snapshot and what follows it, if there is one."""
@@ -170,6 +175,11 @@ class Reader:
         self._served = self._since = self.cursors[Queue.SCREEN] = snapshot.first
 
     # --- what it gets ---
+
+    def fetch(self, stream: Stream, counter: int) -> None:
+        """Bring what is here of a stream of channel 10, from a counter on. Asked again, it begins again."""
+        self.fetched = deque(self._log.fetched(stream, counter))
+        self._level_at = -1
 
     def put_direct(self, frame: bytes) -> bool:
         """Queue a handshake packet. False if there is no room: its sender repeats it."""
@@ -216,7 +226,7 @@ class Reader:
             and self.started
             and not self.only_log
             and self.screen is Screen.LEVEL
-            and not (len(self.have) or self.direct or self.lost or self.skipped)
+            and not (len(self.have) or self.direct or self.fetched or self.lost or self.skipped)
         )
 
     def place(self, cursors: Sequence[int], latest: Mapping[int, int], last_update: int) -> None:
@@ -265,6 +275,8 @@ class Reader:
             return entry
         if self.only_log:
             return None
+        if self.fetched:
+            return self.fetched[0]
         if cursors[Queue.TALK] < rings[Queue.TALK].head and (entry := self._peek_ring(Queue.TALK)):
             return entry
         for channel in (Channel.VOICE, Channel.CURSOR):
@@ -279,6 +291,9 @@ class Reader:
     def _commit(self, entry: Entry) -> None:
         """It has been written."""
         stream = entry.stream
+        if stream.channel == FETCHED and self.participant is not None:
+            self.fetched.popleft()
+            return
         if stream.channel in self._latest:
             self._latest[stream.channel] = entry.seq
             return
@@ -289,7 +304,7 @@ class Reader:
             elif entry.last:
                 self.screen, self._reading = Screen.LEVEL, None
             return
-        queue = Queue.KEYS if stream.channel <= Channel.LOG else Queue.FILES if stream.channel == Channel.FILE else Queue.TALK
+        queue = RING_OF[stream.channel]
         self.cursors[queue] = entry.index + 1
         if not self.started or len(self.have):
             self.have.jump(stream, entry.counter)
@@ -340,7 +355,7 @@ class Reader:
         """What the ring no longer has and this reader lacks. Each loss is said once."""
         ring = self._log.rings[queue]
         for stream, (index, counter) in ring.gone.items():
-            if index < cursor or (stream.sender == self.participant) or (self.participant and stream.recipient not in (0, self.participant)):
+            if index < cursor or not self._concerns(stream):
                 continue
             if not self.started or not self.have.lacks(stream, counter):
                 continue

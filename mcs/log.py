@@ -2,7 +2,7 @@
 
 One ring per queue of the write order, so that a cursor is one index and level readers stand at the same one:
 
-    KEYS    channels 0, 1        TALK    channels 2, 3, 4        FILES    channel 8        SCREEN    channels 5 and 9
+    KEYS    channels 0, 1, 10    TALK    channels 2, 3, 4        FILES    channel 8        SCREEN    channels 5 and 9
 
 and, for the *latest* channels 6 and 7, the newest packet of each stream. Indexes are absolute and never reused. What is dropped before
 its time leaves an empty slot; `Ring.gone` remembers, per stream, where and up to which counter, so that a reader that comes upon it, or
@@ -11,7 +11,7 @@ that resumes from index 0, learns what it can no longer get.
 Reliable channels take only the next counter of a stream; the others only a rising one. A stream of which nothing is known starts
 anywhere: the node is new to the session, and the sender has forgotten what was taken elsewhere.
 
-Retention (`mcs.limits`): 0–4 by age and by bytes per sender, 8 by bytes, 5 by bytes and from the last whole snapshot on, 9 the last
+Retention (`mcs.limits`): 0–4 and 10 by age and by bytes per sender, 8 by bytes, 5 by bytes and from the last whole snapshot on, 9 the last
 whole snapshot. A snapshot is whole from its first packet (the one after a LAST) to its LAST without a gap; it is of use while every
 channel-5 packet after its first one is there.
 """
@@ -49,6 +49,7 @@ class Queue(IntEnum):
 RING_OF: Final[dict[int, Queue]] = {
     Channel.KEY: Queue.KEYS,
     Channel.LOG: Queue.KEYS,
+    Channel.ROSTER: Queue.KEYS,
     Channel.CHAT: Queue.TALK,
     Channel.WHISPER: Queue.TALK,
     Channel.INPUT: Queue.TALK,
@@ -56,7 +57,8 @@ RING_OF: Final[dict[int, Queue]] = {
     Channel.SCREEN: Queue.SCREEN,
     Channel.SNAPSHOT: Queue.SCREEN,
 }
-SNAPSHOT: Final = int(Channel.SNAPSHOT)
+FETCHED: Final = int(Channel.ROSTER)
+_FOR_WHO_ASKS: Final = frozenset((Channel.SNAPSHOT, Channel.ROSTER))
 SOME: Final = 256
 RELIABLE_QUEUES: Final = (Queue.KEYS, Queue.TALK, Queue.FILES)
 
@@ -79,7 +81,7 @@ class Entry:
     def __init__(self, frame: bytes, header: PacketHeader, stream: Stream, at: float, seq: int, via: str) -> None:
         self.frame = frame  # header and body, as written to every reader
         self.stream = stream
-        self.public = stream.recipient == 0 and stream.channel != SNAPSHOT  # what every level reader gets, but for its sender
+        self.public = stream.recipient == 0 and stream.channel not in _FOR_WHO_ASKS  # what every level reader gets, but for its sender
         self.counter = header.counter
         self.epoch = header.epoch
         self.last = bool(header.flags & LAST)
@@ -245,7 +247,7 @@ class SessionLog:
         self._streams_of: dict[ParticipantId, set[Stream]] = {}
         self._before: dict[Stream, int] = {}  # channel 5: the index of the last packet
         self._torn: dict[Stream, bool] = {}  # channel 9: the snapshot under way is not collected
-        self._purses: dict[tuple[ParticipantId, bool], Purse] = {}  # channels 0–4; True: the office's 0 and 1
+        self._purses: dict[tuple[ParticipantId, bool], Purse] = {}  # channels 0–4, 10; True: the office's 0, 1 and 10
 
     @property
     def seq(self) -> int:
@@ -308,6 +310,19 @@ class SessionLog:
         if key[1]:
             while purse.kept > OFFICE_BYTES:
                 self._drop_oldest(purse)
+
+    def fetched(self, stream: Stream, counter: int) -> list[Entry]:
+        """What is here of a stream of channel 10, from a counter on."""
+        found: list[Entry] = []
+        ring = self.rings[RING_OF[stream.channel]]
+        at, missing = ring.head, self.have.last(stream) - counter + 1
+        while missing > 0 and at > ring.base:
+            at -= 1
+            entry = ring.get(at)
+            if entry is not None and entry.stream == stream:
+                found.append(entry)
+                missing -= 1
+        return found[::-1]
 
     def over(self, sender: ParticipantId) -> bool:
         """Whether a sender has more than its share of channels 0–4 here."""

@@ -30,6 +30,7 @@ from wire.control import (
     Crl,
     End,
     Facts,
+    Fetch,
     Hello,
     NodeHave,
     NodeInfo,
@@ -205,6 +206,8 @@ class Relay:
                 case Want():
                     if session.want(port, message.epoch, now):
                         port.wake()
+                case Fetch():
+                    session.fetch(port, message.counter)
                 case Admitted():
                     self._learn(session, admission.admit(by, message.participants))
                 case Revoke():

@@ -295,6 +295,12 @@ class Session:
             self._noted, self._noted_via = header[1:5], via
         return verdict
 
+    def fetch(self, port: EndpointPort, counter: int) -> None:
+        """A reader asks for the roster that the office has left here."""
+        self.feed.aside(port)
+        port.reader.fetch(Stream(self.admission.office, ParticipantId(0), Channel.ROSTER), counter)
+        port.wake()
+
     def _note(self, stream: Stream, via: str) -> None:
         """Packets of this stream have come: whom they concern. Once for those that come together."""
         for port in self.ports.get(stream.sender, ()):  # what it has sent is not for it
@@ -562,7 +568,7 @@ class Session:
 
 _SHARED: Final = frozenset((Channel.KEY, Channel.LOG, Channel.CHAT, Channel.WHISPER, Channel.INPUT))
 """The channels of which a sender has a share."""
-_ACKNOWLEDGED: Final = _SHARED | {Channel.FILE}
+_ACKNOWLEDGED: Final = _SHARED | {Channel.FILE, Channel.ROSTER}
 
 
 def _parts(whole: list[T]) -> list[list[T]]:

@@ -1,6 +1,6 @@
 """Control messages: everything that travels beside packets, each a frozen typed message with its limits.
 
-    endpoint → relay     Hello (Have …) · Have · Want · Admitted · Office · Revoke · End
+    endpoint → relay     Hello (Have …) · Have · Want · Fetch · Admitted · Office · Revoke · End
     relay → endpoint     Welcome · Taken · Want · Office · Presence · Lost
     node ↔ node          NodeHello, NodeWelcome · Facts · NodeHave · NodeWant · NodePresence · NodeState · NodeReaders · Crl
     manager ↔ node       NodeHello, NodeWelcome · Membership · Facts, FactsAck · Load · Crl
@@ -174,6 +174,13 @@ class Presence(Control, frozen=True, array_like=True):
     away: Participants
 
 
+class Fetch(Control, frozen=True, array_like=True):
+    """A reader asks for the office's packets of channel 10 from this counter on, as far as they are here. Once each time."""
+
+    TYPE: ClassVar[int] = 15
+    counter: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
 class NodeInfo(Struct, frozen=True, array_like=True):
     """A relay as the manager knows it."""
 
@@ -308,7 +315,7 @@ class Crl(Control, frozen=True, array_like=True):
 
 MESSAGES: Final[tuple[type[Control], ...]] = (
     Hello, Welcome, Error, Have, Ping, Pong, Taken, Lost, Want, Admitted, Office, Revoke, End, Presence,
-    NodeHello, NodeWelcome, Membership, Facts, FactsAck, NodeHave, NodeWant, NodePresence, Load,
+    Fetch, NodeHello, NodeWelcome, Membership, Facts, FactsAck, NodeHave, NodeWant, NodePresence, Load,
     NodeState, NodeReaders, Crl,
 )  # fmt: skip
 _DECODERS: Final = {message.TYPE: msgspec.msgpack.Decoder(message) for message in MESSAGES}

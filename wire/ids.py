@@ -41,6 +41,7 @@ class Channel(IntEnum):
     VOICE = 7
     FILE = 8
     SNAPSHOT = 9
+    ROSTER = 10
 
 
 class Stream(NamedTuple):

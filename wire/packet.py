@@ -46,6 +46,7 @@ class Delivery(Enum):
     REFRESHABLE = "refreshable"  # a slow reader skips, then wants a snapshot
     LATEST = "latest"  # only the newest matters
     SNAPSHOT = "snapshot"  # only to readers that want it
+    FETCHED = "fetched"  # never dropped between sender and relays; to readers that ask for it, as often as they do
 
 
 DELIVERY: Final[dict[int, Delivery]] = {
@@ -59,15 +60,17 @@ DELIVERY: Final[dict[int, Delivery]] = {
     Channel.VOICE: Delivery.LATEST,
     Channel.FILE: Delivery.RELIABLE,
     Channel.SNAPSHOT: Delivery.SNAPSHOT,
+    Channel.ROSTER: Delivery.FETCHED,
 }
-RELIABLE_CHANNELS: Final = frozenset(c for c, d in DELIVERY.items() if d is Delivery.RELIABLE)
+RELIABLE_CHANNELS: Final = frozenset(c for c, d in DELIVERY.items() if d in (Delivery.RELIABLE, Delivery.FETCHED))
+"""Channels whose counters leave no gap: relays say what they have of them, and senders keep the rest."""
 SIGNED_CHANNELS: Final = frozenset((Channel.CHAT, Channel.WHISPER, Channel.INPUT, Channel.SCREEN, Channel.FILE, Channel.SNAPSHOT))
 """Channels whose messages carry their sender's signature on the last packet: a missing one is refused."""
 UNICAST_CHANNELS: Final = frozenset((Channel.KEY, Channel.WHISPER, Channel.INPUT))
 """Channels that always name one recipient; the others go to everyone."""
-PRIORITY: Final[tuple[int, ...]] = (0, 0, 1, 1, 1, 4, 3, 2, 4, 4)
+PRIORITY: Final[tuple[int, ...]] = (0, 0, 1, 1, 1, 4, 3, 2, 4, 4, 0)
 """By channel: smaller is written first. Screen, file and snapshot share one queue, so a snapshot and the updates that continue it keep
-their order."""
+their order; so do keys, log and roster."""
 
 
 class PacketHeader(NamedTuple):
@@ -111,7 +114,7 @@ def parse_packet_untrusted(packet: bytes | memoryview) -> PacketHeader:
     version, flags, channel, reserved, session, sender, recipient, epoch, counter = HEADER.unpack_from(packet)
     if version != VERSION_SUITE:
         raise UnsupportedVersion
-    if reserved or flags > 31 or channel > 9 or sender == 0 or (epoch == 0) != (recipient != 0):
+    if reserved or flags > 31 or channel > 10 or sender == 0 or (epoch == 0) != (recipient != 0):
         raise MalformedPacket
     if (recipient != 0) != (channel in UNICAST_CHANNELS) or recipient == sender:
         raise MalformedPacket

@@ -113,6 +113,11 @@ def test_schedule() -> None:
         assert sha256(framed(b"parley gk 1", raw(case["group_key"]))).hex() == case["group_key_digest"]
         for wanted in case["streams"]:
             assert stream(prk, wanted["sender"], wanted["recipient"], wanted["channel"]) == keys_of(wanted)
+    for case in document["rosters"]:
+        prk = extract(framed(b"parley roster 1", raw(case["session"]), u32(case["epoch"])), raw(case["roster_key"]))
+        assert prk.hex() == case["prk"]
+        for wanted in case["streams"]:
+            assert stream(prk, wanted["sender"], wanted["recipient"], wanted["channel"]) == keys_of(wanted)
     for case in document["pairs"]:
         low, high = sorted((case["a"], case["b"]), key=lambda end: end["id"])
         salt = framed(b"parley pair 1", raw(case["session"]), u32(low["id"]), raw(low["public"]), u32(high["id"]), raw(high["public"]))

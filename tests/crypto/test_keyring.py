@@ -144,7 +144,17 @@ def test_a_key_of_another_length_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("sender", "recipient", "channel", "epoch"),
-    [(ANN, 0, 0, 1), (ANN, 0, 3, 1), (ANN, 0, 4, 1), (ANN, 0, 10, 1), (ANN, 0, 2, 0), (ANN, ME, 3, 1), (ANN, BOB, 3, 0), (ANN, ME, 255, 0)],
+    [
+        (ANN, 0, 0, 1),
+        (ANN, 0, 3, 1),
+        (ANN, 0, 4, 1),
+        (ANN, 0, 11, 1),
+        (ANN, ME, 10, 0),
+        (ANN, 0, 2, 0),
+        (ANN, ME, 3, 1),
+        (ANN, BOB, 3, 0),
+        (ANN, ME, 255, 0),
+    ],
 )
 def test_a_stream_that_cannot_be_is_refused(sender: int, recipient: int, channel: int, epoch: int) -> None:
     ring = ring_at(1)

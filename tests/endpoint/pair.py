@@ -18,6 +18,7 @@ OLGA, ANN, BOB, EVE = (ParticipantId(i) for i in (1, 2, 3, 4))
 SIGNING = {i: SigningKey.from_seed(bytes((i,)) * 32) for i in (OLGA, ANN, BOB, EVE)}
 EXCHANGE = {i: ExchangeKey.from_bytes(bytes((i,)) * 32) for i in (OLGA, ANN, BOB, EVE)}
 GROUP_KEY = bytes(range(16))
+ROSTER_KEY = bytes(range(16, 32))
 KEK = bytes(range(32))
 
 
@@ -56,6 +57,7 @@ class Peer:
         self.keyring = Keyring(session, me)
         self.keyring.install(epoch, GROUP_KEY, 0.0)
         self.keyring.advance(epoch, 0.0)
+        self.keyring.set_roster(epoch, ROSTER_KEY)
         for other in SIGNING:
             if other != me:
                 shared = EXCHANGE[me].shared(EXCHANGE[other].public)

@@ -12,7 +12,7 @@ from endpoint.guest import Guest
 from endpoint.member import Member
 from endpoint.organizer import Organizer
 from endpoint.ticket import Ticket
-from wire.control import Admitted, Control, End, Have, Office, Presence, Revoke
+from wire.control import Admitted, Control, End, Fetch, Have, Office, Presence, Revoke
 from wire.have import HaveVector
 from wire.ids import EVERYONE, Channel, MeetingId, ParticipantId, Role, RoleToken, SessionId, Stream
 from wire.packet import RELIABLE_CHANNELS, Flag, parse_packet_untrusted
@@ -158,6 +158,12 @@ class Room:
             for packet in self.ring:
                 self._deliver(sender, packet)
             return
+        if isinstance(item, Fetch):
+            for packet in self.ring:
+                header = parse_packet_untrusted(packet)
+                if header.sender == self.office and header.channel == Channel.ROSTER and header.counter >= item.counter:
+                    self._pass(sender, packet)
+            return
         if isinstance(item, Revoke):
             self.linked.discard(ParticipantId(item.participant))
             return
@@ -171,7 +177,7 @@ class Room:
             assert isinstance(item, Admitted | End)
             return
         header = parse_packet_untrusted(item)
-        if header.channel == Channel.LOG and sender != self.office:
+        if header.channel in (Channel.LOG, Channel.ROSTER) and sender != self.office:
             if not self.members[sender].stood_up:
                 self.withheld[sender].append(item)
             return
@@ -192,7 +198,7 @@ class Room:
         header = parse_packet_untrusted(packet)
         if header.sender == participant or header.recipient not in (EVERYONE, participant):
             return
-        if participant in self.fresh and header.channel != Channel.KEY:
+        if (participant in self.fresh and header.channel != Channel.KEY) or header.channel == Channel.ROSTER:
             return
         if header.channel in RELIABLE_CHANNELS and not self.readers[participant].note(header.stream, header.counter):
             return

@@ -18,7 +18,7 @@ from wire.ids import EVERYONE, Channel, ParticipantId, SessionId, Stream
 from wire.packet import MAX_CONTENT, MAX_PACKET, SIGNED_CHANNELS, Flag
 
 CONTENT_CHANNELS = [c for c in Channel if c != Channel.LOG]
-MULTIPLE = [Channel.KEY, Channel.SCREEN, Channel.SNAPSHOT]
+MULTIPLE = [Channel.KEY, Channel.SCREEN, Channel.SNAPSHOT, Channel.ROSTER]
 RELIABLE = [Channel.KEY, Channel.LOG, Channel.CHAT, Channel.WHISPER, Channel.INPUT, Channel.FILE]
 
 
@@ -169,7 +169,7 @@ def test_G26_a_spliced_packet_is_refused_by_name(channel: Channel, field: str, a
     altered = alter(packets[0], at, size, value)
     names = {"session": "misdelivered", "sender unknown": "sender-unknown"}
     if recipient(channel) == EVERYONE:
-        names |= {"epoch": "epoch-closed", "epoch ahead": "unknown-epoch"}
+        names |= {"epoch": "epoch-closed", "epoch ahead": "epoch-closed" if channel == Channel.ROSTER else "unknown-epoch"}
     else:
         names |= {"epoch": "packet-malformed", "epoch ahead": "packet-malformed"}
     if channel == Channel.LOG:
@@ -234,7 +234,7 @@ def legal(channel: Channel, flags: int) -> bool:
     if flags & Flag.RESTART and channel not in (Channel.SCREEN, Channel.SNAPSHOT):
         return False
     if not last:
-        return channel in (Channel.KEY, Channel.LOG, Channel.SCREEN, Channel.SNAPSHOT) and not flags & (Flag.SIGNED | Flag.COMPRESSED)
+        return channel in (Channel.LOG, *MULTIPLE) and not flags & (Flag.SIGNED | Flag.COMPRESSED)
     if flags & Flag.COMPRESSED and channel in (Channel.SCREEN, Channel.SNAPSHOT, Channel.VOICE):
         return False
     return bool(flags & Flag.SIGNED) == signed
@@ -332,7 +332,7 @@ def test_G28_nothing_unauthentic_is_decompressed(monkeypatch: pytest.MonkeyPatch
 # size
 
 
-@pytest.mark.parametrize("channel", [Channel.KEY, Channel.SCREEN, Channel.SNAPSHOT])
+@pytest.mark.parametrize("channel", [Channel.ROSTER, Channel.SCREEN, Channel.SNAPSHOT])
 def test_a_message_that_grows_too_large_is_dropped_as_a_whole(channel: Channel) -> None:
     ann, bob = pair()
     bob.channels.limits[channel] = 60_000
@@ -340,8 +340,8 @@ def test_a_message_that_grows_too_large_is_dropped_as_a_whole(channel: Channel) 
     outcomes = [outcome(bob, packet) for packet in packets]
     assert outcomes == [None] * (len(packets) - 1) + ["content-too-large"]
     assert sum(len(payload) for incoming in bob.channels._incoming.values() for _, payload in incoming.parts) == 0
-    packets = sealed(ann, Channel.SNAPSHOT if channel != Channel.KEY else channel, b"next")
-    assert outcome(bob, packets[0]) == b"next"
+    packets = sealed(ann, Channel.SNAPSHOT if channel == Channel.SCREEN else channel, b"next")
+    assert outcome(bob, packets[0]) == ("gap" if channel == Channel.ROSTER else b"next")  # who reads a roster asks for another
 
 
 def test_nothing_is_collected_of_somebody_who_may_not_send() -> None:

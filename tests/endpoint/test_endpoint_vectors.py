@@ -125,6 +125,16 @@ def test_the_log_snapshot_is_signed_by_the_organizer() -> None:
     assert plain(msgpack.unpackb(state)) == list(case["state"].values())
 
 
+def test_a_roster_is_named_by_the_digest_of_what_it_shows() -> None:
+    shown = [unhex(case["content"]) for case in MESSAGES["roster"]]
+    assert {case["message"] for case in MESSAGES["roster"]} == {kind.__name__ for kind in get_args(messages.ShownLog)}
+    assert [plain(msgpack.unpackb(content)) for content in shown] == [case["value"] for case in MESSAGES["roster"]]
+    (named,) = [case["value"] for case in MESSAGES["key_messages"] if case["message"] == "Roster"]
+    assert named[5] == {"hex": hashlib.sha256(framed(b"parley shown 1", *shown)).hexdigest()}
+    _, entries, _ = msgpack.unpackb(shown[1])
+    assert msgpack.unpackb(entries[0][65:])[1] == msgpack.unpackb(unhex(MESSAGES["snapshot"]["state_bytes"]))[1], "it follows"
+
+
 @pytest.mark.parametrize("case", HANDSHAKE["cases"], ids=lambda case: case["name"].replace(" ", "-"))
 def test_G22_a_join_message_by_message(case: dict[str, Any]) -> None:
     message1, message2, message3, message4 = (unhex(message["body"]) for message in case["messages"])
@@ -149,7 +159,7 @@ def test_G22_a_join_message_by_message(case: dict[str, Any]) -> None:
 
 
 def prks() -> Iterator[tuple[tuple[int, bool], bytes]]:
-    """By (epoch, whether it is channel 0), each computed from what stands before it."""
+    """By (epoch, whether it is channel 0 or 10), each computed from what stands before it."""
     group_key = unhex(SEALED["epochs"][0]["group_key"])
     for epoch in SEALED["epochs"]:
         if epoch["by"] == "wrapped":
@@ -160,6 +170,12 @@ def prks() -> Iterator[tuple[tuple[int, bool], bytes]]:
         assert prk.hex() == epoch["prk"]
         yield (epoch["epoch"], False), prk
         group_key = expand(prk, b"ratchet", size=16)
+    roster = SEALED["roster"]
+    prk = hmac.digest(
+        framed(b"parley roster 1", unhex(SEALED["session"]), roster["epoch"].to_bytes(4, "big")), unhex(roster["roster_key"]), "sha256"
+    )
+    assert prk.hex() == roster["prk"]
+    yield (roster["epoch"], True), prk
     yield (0, True), unhex(SEALED["kek"]["prk"])
     yield (0, False), unhex(SEALED["pair"]["prk"])
 
@@ -170,7 +186,7 @@ def test_G26_G27_G28_every_channel_opens_with_other_libraries() -> None:
     for case in SEALED["messages"]:
         stream = (case["sender"], case["recipient"], case["channel"])
         parts = (case["sender"].to_bytes(4, "big"), case["recipient"].to_bytes(4, "big"), case["channel"].to_bytes(1, "big"))
-        keys = expand(keys_of[case["epoch"], case["channel"] == 0], b"stream", *parts, size=40)
+        keys = expand(keys_of[case["epoch"], case["channel"] in (0, 10)], b"stream", *parts, size=40)
         assert keys.hex() == "".join(case["stream_keys"][name] for name in ("salt", "aes", "mac"))
         payloads = [opened(keys, unhex(packet["packet"])) for packet in case["packets"]]
         assert payloads[-1].hex() == case["packets"][-1]["plaintext"]

@@ -7,7 +7,7 @@ from endpoint import events, log
 from endpoint.errors import Congested, NotAllowed, SessionOver, TooLong
 from endpoint.guest import Guest
 from endpoint.held import HOLD_FOR, MAX_HELD, Held, Outcome
-from endpoint.messages import MAX_TEXT, ChatLine, GroupKey, LogSnapshot, encode
+from endpoint.messages import MAX_TEXT, ChatLine, GroupKey, encode
 from endpoint.pulse import MISSING_AFTER
 from endpoint.speaker import MAX_UNSENT
 from tests.endpoint.room import Room
@@ -95,38 +95,6 @@ def test_keys_from_a_member_are_not_the_organizers() -> None:
     room, ana, ben = two()
     with pytest.raises(NotAllowed):
         ana._key_message(ben.me, GroupKey(9, bytes(16)), room.now)
-
-
-def adopted(room: Room, ana: Guest, message: LogSnapshot) -> str:
-    before = ana.state.head
-    try:
-        ana._adopt(room.organizer.me, message, room.now)
-    except Exception as error:
-        assert ana.state.head == before
-        return str(getattr(error, "name", repr(error)))
-    return "" if ana.state.head != before else "unchanged"
-
-
-def test_B02_no_snapshot_takes_a_member_back_or_elsewhere() -> None:
-    room, ana, _ = two()
-    old = room.organizer.chair.snapshot()
-    room.organizer.chair.lock(True, room.now)
-    room.run()
-    assert adopted(room, ana, old) == "unchanged"
-    assert ana.dropped["snapshot-old"] == 1
-    assert ana.state.locked
-    now = room.organizer.chair.snapshot()
-    assert adopted(room, ana, LogSnapshot(now.state, now.start, bytes(64))) == "entry-forged"
-    assert adopted(room, ana, LogSnapshot(now.state, encode([]), now.signature)) == "entry-forged"
-    elsewhere = Room()
-    elsewhere.meeting_key = room.meeting_key
-    for body in (b"", b"\xc1", encode([1, 2, 3]), b"\x91" * 3000):
-        signature = room.meeting_key.sign(b"parley snap 1", room.session.to_bytes(8, "big"), body, now.start)
-        assert adopted(room, ana, LogSnapshot(body, now.start, signature)) == "entry-malformed"
-    signature = room.meeting_key.sign(b"parley snap 1", room.session.to_bytes(8, "big"), now.state, b"\xc1")
-    assert adopted(room, ana, LogSnapshot(now.state, b"\xc1", signature)) == "content-malformed"
-    other = elsewhere.organizer.chair.snapshot()
-    assert adopted(room, ana, other) == "entry-forged", "of another session"
 
 
 def test_what_is_said_between_an_epoch_and_its_key_is_sealed_under_the_key() -> None:

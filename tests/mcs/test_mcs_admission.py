@@ -50,11 +50,12 @@ MATRIX = [
 
 @pytest.mark.parametrize(("by", "channel", "to"), MATRIX)
 def test_what_each_may_send(by: ParticipantId, channel: Channel, to: ParticipantId) -> None:
-    may = {OFFICE: True, ADMITTED: channel != Channel.LOG, GUEST: channel == Channel.KEY and to == OFFICE}[by]
+    offices = (Channel.LOG, Channel.ROSTER)
+    may = {OFFICE: True, ADMITTED: channel not in offices, GUEST: channel == Channel.KEY and to == OFFICE}[by]
     found = admission().check(header(by, channel, to), by, 0.0)
     assert (found is Pass.FORWARD) == may
     if not may:
-        assert found is (Pass.NOT_OFFICE if channel == Channel.LOG else Pass.NOT_ADMITTED)
+        assert found is (Pass.NOT_OFFICE if channel in offices else Pass.NOT_ADMITTED)
 
 
 @pytest.mark.parametrize(("by", "to"), [(a, b) for a, b in product((OFFICE, ADMITTED, GUEST), repeat=2) if a != b])

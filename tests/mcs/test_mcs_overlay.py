@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mcs.overlay import Overlay
 from tests.mcs.raw import packet
 from tests.mcs.simulation import Net
-from wire.control import Admitted, Facts, Lost, Membership, NodeInfo, Office, Presence, Revoke, Taken, Want
+from wire.control import Admitted, Facts, Fetch, Lost, Membership, NodeInfo, Office, Presence, Revoke, Taken, Want
 from wire.errors import CloseReason, LinkClosed
 from wire.frame import MAX_HOPS, PACKET, Frame
 from wire.ids import SessionId
@@ -111,6 +111,27 @@ def test_a_snapshot_wanted_at_another_node_crosses_once_for_all_who_want_it() ->
         assert [h.counter for h in world.ports[me].packets if h.channel == 9] == ([0, 1] if me in (3, 4) else [])
         assert [h.counter for h in world.ports[me].packets if h.channel == 5] == [0, 1]
     assert world.links["a", "b"].packets.total() == 4
+
+
+def test_a_roster_is_brought_to_who_asks_at_any_node_and_to_nobody_else() -> None:
+    world = net()
+    for _ in range(3):
+        world.send(1, 10)
+        world.send(1, 2)
+    world.settle()
+    assert not any(h.channel == 10 for port in world.ports.values() for h in port.packets)
+    world.say(2, Fetch(0))
+    world.say(4, Fetch(1))
+    world.say(5, Fetch(7))
+    world.settle()
+    got = {me: [h.counter for h in port.packets if h.channel == 10] for me, port in world.ports.items()}
+    assert got == {1: [], 2: [0, 1, 2], 3: [], 4: [1, 2], 5: []}
+    world.say(2, Fetch(2))
+    world.send(1, 10)  # comes to nobody who has asked before
+    world.settle()
+    assert [h.counter for h in world.ports[2].packets if h.channel == 10] == [0, 1, 2, 2]
+    assert all(len([h for h in world.ports[me].packets if h.channel == 2]) == 3 for me in (2, 3, 4, 5))
+    assert all(not port.of(Lost) for port in world.ports.values())
 
 
 def test_a_want_that_is_not_answered_is_said_again_to_all_who_may_present() -> None:

@@ -78,6 +78,15 @@ def schedules() -> Case:
                 ],
             }
         )
+    roster_key = seeded("roster key", 16)
+    prk = schedule.roster_prk(SESSION, 0x01000007, roster_key)
+    roster = {
+        "session": u64(SESSION),
+        "epoch": 0x01000007,
+        "roster_key": roster_key.hex(),
+        "prk": prk.hex(),
+        "streams": [{"sender": 1, "recipient": 0, "channel": 10, **stream_case(schedule.stream_keys(prk, 1, 0, 10))}],
+    }
     ann, bob = signing.ExchangeKey.from_bytes(seeded("x ann", 32)), signing.ExchangeKey.from_bytes(seeded("x bob", 32))
     shared = ann.shared(bob.public)
     prk = schedule.pair_prk(SESSION, BOB, bob.public, ANN, ann.public, shared)
@@ -93,8 +102,10 @@ def schedules() -> Case:
         ],
     }
     return {
-        "what": "group key, or X25519 secret of a pair, to PRK to the keys of one stream; the ratchet; the digest that the log names",
+        "what": "group key, roster key, or X25519 secret of a pair, to PRK to the keys of one stream; the ratchet; the digest that the log "
+        "names",
         "groups": groups,
+        "rosters": [roster],
         "pairs": [pair],
         "transcripts": [
             {"message1": one.hex(), "message2": two.hex(), "th": schedule.transcript_hash(one, two).hex()}

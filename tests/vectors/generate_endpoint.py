@@ -272,18 +272,20 @@ def parts_of(framed_bytes: bytes) -> list[bytes]:
 def log_snapshot() -> messages.LogSnapshot:
     """After the entry in which Ann may chat again: she was silenced in between."""
     state = messages.encode(replayed(8).snapshot())
-    start = messages.encode([(ORGANIZER, 1, 11), (ANN, 2, 6), (CLEO, 2, 0)])
+    start = messages.encode([(ANN, 2, 6), (CLEO, 2, 0)])
     return messages.LogSnapshot(state, start, SIGNING[ORGANIZER].sign(b"parley snap 1", SESSION_BYTES, state, start))
 
 
 def contents() -> Case:
     snapshot = log_snapshot()
+    shown: list[messages.ShownLog] = [snapshot, messages.LogSequel([CHAIN[8].wire], [(ANN, 2, 8)])]
+    digest = sha256(framed(b"parley shown 1", *map(messages.encode, shown))).digest()
     newcomer = State.from_snapshot(SESSION, MEETING_KEY, msgspec.msgpack.decode(snapshot.state, type=Snapshot))
     key_messages: list[tuple[str, messages.KeyMessage]] = [
         ("the key of epoch 4", messages.GroupKey(4, seeded("gk 4", 16))),
-        ("a log snapshot after entry 7", snapshot),
-        ("the snapshot is applied", messages.Started()),
-        ("key and snapshot again", messages.Resync()),
+        ("where the log can be read", messages.Roster(4, seeded("roster key", 16), 17, 23, digest, 11)),
+        ("the log is here", messages.Started()),
+        ("key and roster again", messages.Resync()),
         ("a leaver's last word and its counters", messages.Request(messages.Verb.LEAVE, cuts=[(ANN, 2, 6)])),
         ("Bob shall present", messages.Request(messages.Verb.PRESENT, BOB)),
         ("a hand is up", messages.Request(messages.Verb.RAISE_HAND)),
@@ -297,9 +299,10 @@ def contents() -> Case:
         ("our round trip", messages.Status(23)),
     ]
     return {
-        "what": "contents of channel 0 after the handshake (tagged arrays), chat (channels 2 and 3) and the kinds of channel 5. `snapshot` "
-        "takes one log snapshot apart: its signature is Ed25519 by the organizer over `signed`. `rights`: whether a packet counts at a "
-        "newcomer that begins there; the same as at those who have the whole log.",
+        "what": "contents of channel 0 after the handshake (tagged arrays), chat (channels 2 and 3), the kinds of channel 5, and what "
+        "channel 10 shows (`roster`; its digest stands in the message that names it). `snapshot` takes the log snapshot in it apart: its "
+        "signature is Ed25519 by the organizer over `signed`. `rights`: whether a packet counts at a newcomer that begins there; the same "
+        "as at those who have the whole log.",
         "key_messages": [
             {
                 "name": name,
@@ -308,6 +311,10 @@ def contents() -> Case:
                 "content": messages.encode(message).hex(),
             }
             for name, message in key_messages
+        ],
+        "roster": [
+            {"message": type(message).__name__, "value": value_of(messages.encode(message)), "content": messages.encode(message).hex()}
+            for message in shown
         ],
         "verbs": {verb.name.lower().replace("_", "-"): int(verb) for verb in messages.Verb},
         "snapshot": {

@@ -209,8 +209,13 @@ KEK: Final = seeded("kek of Ann and the organizer", 32)
 PAIR: Final = schedule.pair_prk(SESSION, ANN, EXCHANGE[ANN].public, BOB, EXCHANGE[BOB].public, EXCHANGE[ANN].shared(EXCHANGE[BOB].public))
 
 
+ROSTER_KEY: Final = seeded("roster key", 16)
+
+
 def prk_of(packet: bytes) -> bytes:
     header = parse_packet_untrusted(packet)
+    if header.channel == Channel.ROSTER:
+        return schedule.roster_prk(SESSION, header.epoch, ROSTER_KEY)
     if header.channel == Channel.KEY:
         return KEK
     return PAIR if header.recipient else schedule.group_prk(SESSION, header.epoch, GROUP_KEYS[header.epoch])
@@ -225,6 +230,7 @@ class Sender:
         self.keyring = Keyring(SESSION, me)
         self.keyring.install(2, GROUP_KEY_2, 0.0)
         self.keyring.advance(2, 0.0)
+        self.keyring.set_roster(2, ROSTER_KEY)
         self.keyring.set_key_channel(ORGANIZER if me == ANN else ANN, KEK)
         self.keyring.set_pair(BOB if me == ANN else ANN, PAIR)
         self.channels = Channels(SESSION, me, SIGNING[me], self.keyring, self.roster)
@@ -283,7 +289,7 @@ def packets() -> Case:
     large = bytes((messages.ScreenKind.UPDATE,)) + seeded("a large update", 32_700)
     made = [
         olga.case("a group key, wrapped", Channel.KEY, messages.encode(messages.GroupKey(4, GROUP_KEY_4)), ANN),
-        olga.case("a log snapshot, compressed", Channel.KEY, messages.encode(log_snapshot()), ANN),
+        olga.case("a log snapshot, compressed", Channel.ROSTER, messages.encode(log_snapshot())),
         ann.case("the snapshot is applied", Channel.KEY, messages.encode(messages.Started()), ORGANIZER),
         olga.case("a log entry", Channel.LOG, CHAIN[4].wire),
         olga.case("a heartbeat", Channel.LOG, log.sign_heartbeat(SIGNING[ORGANIZER], log.Heartbeat(4, CHAIN[4].hash, 5, TIME, []))),
@@ -311,10 +317,10 @@ def packets() -> Case:
         "what": "messages as sealed packets. plaintext of a packet = payload (given for the last one; the others are filled); the last packet "
         "of a signed message has its signature 64 in front. payloads together = content, in signed messages behind log index u32 and "
         "the first 16 bytes of `head`; a compressed content is one zstd frame. msg = SHA-256(framed('parley msg 1', base, header 1, "
-        "payload 1, …)); `signed` = framed('parley sig 1', msg). Keys of channel 0: `kek`; of channels 3 and 4: `pair`; of all others "
-        "the PRK of the epoch. `received`: what a member (`me`; log applied up to `index`) makes of packets in this order (of "
-        "`messages`, by name and part from 0 on, or their own): its outcome is `message` (complete, with its content), `collected` "
-        "(more packets to come) or the name of the refusal.",
+        "payload 1, …)); `signed` = framed('parley sig 1', msg). Keys of channel 0: `kek`; of channels 3 and 4: `pair`; of channel "
+        "10: `roster`; of all others the PRK of the epoch. `received`: what a member (`me`; log applied up to `index`) makes of packets in "
+        "this order (of `messages`, by name and part from 0 on, or their own): its outcome is `message` (complete, with its content), "
+        "`collected` (more packets to come) or the name of the refusal.",
         "session": f"{SESSION:016x}",
         "people": people(),
         "log": [entry.hash.hex() for entry in CHAIN],
@@ -324,6 +330,7 @@ def packets() -> Case:
             {"epoch": 4, "by": "wrapped", "group_key": GROUP_KEY_4.hex(), "prk": schedule.group_prk(SESSION, 4, GROUP_KEY_4).hex(),
              "digest": schedule.group_key_digest(GROUP_KEY_4).hex()},
         ],
+        "roster": {"epoch": 2, "roster_key": ROSTER_KEY.hex(), "prk": schedule.roster_prk(SESSION, 2, ROSTER_KEY).hex()},
         "kek": {"between": [ORGANIZER, ANN], "prk": KEK.hex()},
         "pair": {"between": [ANN, BOB], "shared": EXCHANGE[ANN].shared(EXCHANGE[BOB].public).hex(), "prk": PAIR.hex()},
         "messages": made,

@@ -32,7 +32,7 @@ TAIL = bytes(TAG_SIZE)
 
 def is_legal(flags: int, channel: int, sender: int, recipient: int, epoch: int, after_header: int) -> bool:
     """The rules of the header as a person would say them."""
-    if not 0 <= channel <= 9 or flags >= 32 or sender == 0:
+    if not 0 <= channel <= 10 or flags >= 32 or sender == 0:
         return False
     to_one = channel in (0, 3, 4)
     if to_one and (recipient == 0 or recipient == sender or epoch != 0):
@@ -117,7 +117,8 @@ def test_packing_and_parsing_agree(channel: int, flags: int, session: int, sende
 def test_the_tables_of_channels_speak_of_every_channel() -> None:
     assert set(DELIVERY) == set(Channel)
     assert len(PRIORITY) == len(Channel)
-    assert {channel for channel in Channel if DELIVERY[channel] is Delivery.RELIABLE} == RELIABLE_CHANNELS == {0, 1, 2, 3, 4, 8}
+    whole = {channel for channel in Channel if DELIVERY[channel] in (Delivery.RELIABLE, Delivery.FETCHED)}
+    assert whole == RELIABLE_CHANNELS == {0, 1, 2, 3, 4, 8, 10}
     assert sorted(SIGNED_CHANNELS) == [2, 3, 4, 5, 8, 9]
     assert sorted(UNICAST_CHANNELS) == [0, 3, 4]
-    assert [sorted(c for c in Channel if PRIORITY[c] == level) for level in range(5)] == [[0, 1], [2, 3, 4], [7], [6], [5, 8, 9]]
+    assert [sorted(c for c in Channel if PRIORITY[c] == level) for level in range(5)] == [[0, 1, 10], [2, 3, 4], [7], [6], [5, 8, 9]]
