@@ -1,5 +1,7 @@
 """A hostile member: Eve has the group key and runs what she likes; where she speaks in others' names, a relay helps her."""
 
+from typing import ClassVar
+
 import zstandard
 
 from crypto.schedule import group_key_digest
@@ -266,7 +268,7 @@ class ShowsTwoLogs(Attack):
     """The organizer itself is dishonest, and a relay helps it: Ben is shown that Eve presents, the others that nobody does. Whoever hears
     a line of the other side names it."""
 
-    detected = ("fork",)
+    detected: ClassVar[tuple[str, ...]] = ("fork",)
 
     def lost(self, scene: Scene) -> list[Member]:
         return [scene.ben]
@@ -301,7 +303,7 @@ class ShowsTwoLogsAndTwoKeys(ShowsTwoLogs):
     """The same, and Ben has another group key from there on: nothing of the others' opens for him, nor of his for them, but whispers, whose
     keys are no organizer's to give."""
 
-    detected = ("bad-tag", "fork")
+    detected: ClassVar[tuple[str, ...]] = ("bad-tag", "fork")
 
     def at(self, scene: Scene) -> list[Member]:
         return [scene.ana, scene.ben]
