@@ -21,6 +21,7 @@ from wire.ids import MeetingId, parse_meeting_id_untrusted
 _PATH: Final = re.compile(r"/j/([0-9]{9})(?:/([0-9a-f]{16}))?/?", re.ASCII)
 _FINGERPRINT: Final = re.compile(r"[a-z2-7]{26}", re.ASCII)
 MAX_PASSWORD: Final = 256
+SITES: Final = "https://HOST, https://HOST:PORT or, on this machine, http://localhost:PORT"
 
 
 class Badge(StrEnum):
@@ -57,6 +58,17 @@ class Invitation:
 def invitation_for(meeting: MeetingId, site: str, invite: str, password: str, meeting_key: bytes) -> Invitation:
     """The organizer's own, complete."""
     return Invitation(meeting, site, invite, password, fingerprint(meeting_key))
+
+
+def is_site(text: str) -> bool:
+    """Whether this is a manager's address: https://HOST[:PORT], or in clear http://localhost[:PORT], which is this machine itself."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    right = parts.scheme == "https" or (parts.scheme == "http" and host in ("localhost", "127.0.0.1", "::1"))
+    return right and bool(host) and port != 0 and "@" not in parts.netloc and parts.path in ("", "/") and not parts.query + parts.fragment
 
 
 def parse_invitation_untrusted(text: str) -> Invitation:

@@ -16,12 +16,12 @@ from http.client import HTTPException
 from itertools import count
 from typing import Any, Final, TypeVar
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 import trio
 
 from endpoint.errors import MalformedLink, ManagerRefused, ManagerUnreachable
+from endpoint.invitation import SITES, is_site
 from endpoint.text import clean_line
 from endpoint.ticket import Ticket
 from wire.ids import MEETING_IDS, MeetingId, SessionId
@@ -77,23 +77,18 @@ class ManagerApi:
     @classmethod
     @asynccontextmanager
     async def connect(cls, site: str, ca: str | os.PathLike[str] | None, key: str | None = None) -> AsyncIterator["ManagerApi"]:
-        """`site`: https://HOST[:PORT]; `ca`: the authority that its certificate must come from (None: the system's, and its proxies).
+        """`site`: as `is_site` has it; `ca`: the authority that its certificate must come from (None: the system's, and its proxies).
 
-        Raises MalformedLink for a site that is no https address.
+        Raises MalformedLink for anything else.
         """
-        try:
-            parts = urlsplit(site)
-            known = parts.scheme == "https" and parts.hostname and parts.port != 0
-        except ValueError:
-            known = None
-        if not known:
-            raise MalformedLink("The manager's address looks like https://HOST or https://HOST:PORT.")
+        if not is_site(site):
+            raise MalformedLink(f"The manager's address looks like {SITES}.")
         try:
             context = ssl.create_default_context(cafile=None if ca is None else os.fspath(ca))
         except OSError as error:
             raise ManagerUnreachable(f"The authority's certificate {ca} cannot be read: {error}") from None
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        proxies = ProxyHandler() if ca is None else ProxyHandler({})
+        proxies = ProxyHandler() if ca is None and site.startswith("https") else ProxyHandler({})
         yield cls(site, build_opener(proxies, HTTPSHandler(context=context), _NoRedirect()), key)
 
     async def schedule(self, title: str, meeting_key: bytes, when: When | None = None) -> Scheduled:

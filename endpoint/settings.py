@@ -8,11 +8,11 @@ import os
 import pwd
 from pathlib import Path
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from endpoint.errors import EndpointError
+from endpoint.invitation import SITES, is_site
 from endpoint.text import clean_line
 
 KEY_FILE_VARIABLE: Final = "PARLEY_API_KEY_FILE"
@@ -101,15 +101,9 @@ def _default_file() -> Path:
 
 
 def check_site(site: str) -> None:
-    """A manager's address is https://HOST[:PORT] and nothing more. Raises SettingsError."""
-    try:
-        parts = urlsplit(site)
-        right = parts.scheme == "https" and parts.hostname and parts.port != 0 and "@" not in parts.netloc
-        bare = parts.path in ("", "/") and not parts.query and not parts.fragment
-    except ValueError:
-        right = bare = False
-    if not (right and bare):
-        raise SettingsError("A manager's address looks like https://HOST or https://HOST:PORT.")
+    """A manager's address is one (`is_site`) and nothing more. Raises SettingsError."""
+    if not is_site(site):
+        raise SettingsError(f"A manager's address looks like {SITES}.")
 
 
 def api_key(settings: Settings) -> str:

@@ -268,7 +268,9 @@ async def test_a_host_that_cannot_be_asked_is_named(manager: Manager, site: str)
             await api.ticket(MEETING, None)
 
 
-@pytest.mark.parametrize("site", ["https://[::1", "https://x:y", "https://", "https://x:0", "http://127.0.0.1", "127.0.0.1", "ftp://x"])
+@pytest.mark.parametrize(
+    "site", ["https://[::1", "https://x:y", "https://", "https://x:0", "http://192.0.2.1", "http://localhost.example", "127.0.0.1", "ftp://x"]
+)
 async def test_what_is_no_https_address_is_named(manager: Manager, site: str) -> None:
     with pytest.raises(MalformedLink):
         async with ManagerApi.connect(site, manager.ca):

@@ -52,7 +52,7 @@ def test_nothing_live_is_nothing() -> None:
     assert place(SessionId(1), [], "relay-1") == []
 
 
-def test_equal_nodes_share_new_sessions() -> None:
+def test_G36_equal_nodes_share_new_sessions() -> None:
     live = [NodeLoad(f"relay-{n}") for n in range(4)]
     firsts = [place(SessionId(session), live)[0] for session in range(1, 401)]
     assert all(60 < firsts.count(load.node) < 140 for load in live)

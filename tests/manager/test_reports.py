@@ -39,7 +39,8 @@ async def test_G14_attendance_is_who_was_let_in(tmp_path: Path) -> None:
                     async with sdk.join(given, "Ben", **where):
                         await ana.until(lambda: len(ana.state.members) == 3)
                     await ana.until(lambda: len(ana.state.members) == 2)
-                    async with sdk.join(given, "Ben", **where):  # his program was started anew
+                    page = Invitation(given.meeting, cluster.pages, given.invite, given.password, given.expected)
+                    async with sdk.join(page, "Ben", **where):  # his program was started anew; by the site's link, in clear on this machine
                         await ana.until(lambda: len(ana.state.members) == 3)
                         await host.end()
                         await ana.until(lambda: ana.state.ended)

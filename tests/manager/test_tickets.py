@@ -233,7 +233,7 @@ def test_G14_a_report_matches_what_happened(store: Store, organizer: Account) ->
         ticket.participant,
         *guests[:3],
         ParticipantId(99),
-    ]  # one ticket is not used, one guest is turned away; the last is not ours
+    ]  # of five guests three; the last is not ours
     for _ in range(2):  # two relays say it
         store.write_now(tickets.learn, Facts(1, ticket.session, admitted=let_in), 1020.0)
     store.write_now(tickets.end_session, organizer, ticket.session, 1900.0)
