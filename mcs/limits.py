@@ -82,7 +82,7 @@ COALESCE: Final = 0.05
 TICK: Final = 1.0
 NEW_WAYS_AFTER: Final = 0.1
 """Links between nodes that come up within this time change a session's tree together. One that is lost changes it at once."""
-ANSWER_WITHIN: Final = 0.5
+ANSWER_WITHIN: Final = 0.25
 """A neighbour that has not brought within this time what it was asked for keeps the next one waiting no longer."""
 AWAY_AFTER: Final = 0.3
 """Who has no link any more may come back by another way for so long, before that is told."""

@@ -10,7 +10,8 @@ of a session, so nodes that know the same use the same tree; nothing is elected,
 
     the tree of a session    over the reachable nodes that have readers of it (others only where a way leads through them), from a root that
                              rendezvous hashing chooses: the nearest node not yet in it is attached to the nearest one in it, until all are.
-                             Nobody gets more than `DEGREE` links while there is another way, and nobody hangs on a draining node.
+                             Nobody gets more than `DEGREE` links while there is another way, and nobody hangs on a draining node, nor on a
+                             fresh one: what everybody waits for would wait there behind minutes of what only that node lacks.
 
 Round-trip times are measured privately (`net.path`) and published in classes of doubling width, and only when another class has held for
 a while: a busy moment moves no tree. Since a far link costs more than any near one, two regions are joined by one far link.
@@ -25,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -61,6 +62,14 @@ def weight(session: SessionId, node: str) -> bytes:
     return sha256(b"parley place 1" + session.to_bytes(8, "big") + node.encode()).digest()
 
 
+class Said(NamedTuple):
+    """What a node last said of one session."""
+
+    version: Version
+    readers: bool
+    fresh: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """Who is linked to whom for one session. `links` is symmetric."""
@@ -90,13 +99,13 @@ class Overlay:
         self.moved: set[SessionId] = set()  # sessions whose tree may have changed; taken by the relay
         self.all_moved = False  # the same of all sessions
         self.new_ways = False  # the same of all sessions, and nothing was lost: it may wait for what else comes up in the same moment
-        self._readers: dict[SessionId, dict[str, tuple[Version, bool]]] = {}
+        self._readers: dict[SessionId, dict[str, Said]] = {}
         self._classes: dict[str, int] = {}  # as published
         self._measured: dict[str, deque[float]] = {}
         self._other_class: dict[str, tuple[int, int]] = {}  # a class that is not published yet, and how often it was measured in a row
         self._serial = 0
         self._graph: dict[str, dict[str, int]] | None = None
-        self._trees: dict[tuple[str, frozenset[str]], Tree] = {}
+        self._trees: dict[tuple[str, frozenset[str], frozenset[str]], Tree] = {}
         self._unseen: dict[str, float] = {}  # since when nobody says that it has a link to this node
 
     # --- the manager's word ---
@@ -213,15 +222,20 @@ class Overlay:
         """It stops."""
         self._publish(left=True, peers=[])
 
-    def set_readers(self, session: SessionId, readers: bool) -> NodeReaders | None:
-        """Whether this node has readers of a session. What is to be told, if that is new."""
-        if readers == (session in self.ours):
+    def set_readers(self, session: SessionId, readers: bool, *, fresh: bool = False) -> NodeReaders | None:
+        """Whether this node has readers of a session, and still lacks what others have of it. What is to be told, if that is new."""
+        if readers == (session in self.ours) and fresh == self.fresh(session):
             return None
         (self.ours.add if readers else self.ours.discard)(session)
         self._serial += 1
-        fact = NodeReaders(self.me, self.state.boot, self._serial, [session], readers)
+        fact = NodeReaders(self.me, self.state.boot, self._serial, [session], readers, fresh)
         self._note_readers(fact, session)
         return fact
+
+    def fresh(self, session: SessionId) -> bool:
+        """Whether this node has said that it still lacks what others have."""
+        said = self._readers.get(session, {}).get(self.me)
+        return said is not None and said.fresh
 
     def _publish(self, *, lost: bool = True, **fields: object) -> None:
         self._serial += 1
@@ -234,13 +248,13 @@ class Overlay:
     def facts(self) -> list[Control]:
         """All that is known, for a node that was linked just now."""
         told: list[Control] = list(self.states.values())
-        by_version: dict[tuple[str, Version, bool], list[int]] = {}
+        by_version: dict[tuple[str, Said], list[int]] = {}
         for session, nodes in self._readers.items():
-            for node, (version, readers) in nodes.items():
-                by_version.setdefault((node, version, readers), []).append(session)
+            for node, said in nodes.items():
+                by_version.setdefault((node, said), []).append(session)
         told += [
-            NodeReaders(node, boot, serial, sessions[at : at + MAX_ENTRIES], readers)
-            for (node, (boot, serial), readers), sessions in by_version.items()
+            NodeReaders(node, *said.version, sessions[at : at + MAX_ENTRIES], said.readers, said.fresh)
+            for (node, said), sessions in by_version.items()
             for at in range(0, len(sessions), MAX_ENTRIES)
         ]
         return told
@@ -290,9 +304,9 @@ class Overlay:
         nodes = self._readers.setdefault(session, {})
         known = nodes.get(fact.node)
         version = (fact.boot, fact.serial)
-        if known is not None and version <= known[0]:
+        if known is not None and version <= known.version:
             return False
-        nodes[fact.node] = (version, fact.readers)
+        nodes[fact.node] = Said(version, fact.readers, fact.fresh)
         self.moved.add(session)
         return True
 
@@ -316,12 +330,17 @@ class Overlay:
 
     def readers(self, session: SessionId) -> frozenset[str]:
         """The reachable nodes that have readers of a session."""
+        return self._readers_of(session)[0]
+
+    def _readers_of(self, session: SessionId) -> tuple[frozenset[str], frozenset[str]]:
+        """The reachable nodes that have readers of a session, and the fresh ones among them."""
         graph = self._reachable()
-        return frozenset(
-            node
-            for node, ((boot, _), readers) in self._readers.get(session, {}).items()
-            if readers and node in graph and boot == self.states[node].boot
-        )
+        found = {
+            node: said.fresh
+            for node, said in self._readers.get(session, {}).items()
+            if said.readers and node in graph and said.version[0] == self.states[node].boot
+        }
+        return frozenset(found), frozenset(node for node, fresh in found.items() if fresh)
 
     def neighbours(self, session: SessionId) -> frozenset[str]:
         """The nodes with which this one exchanges a session's packets."""
@@ -330,12 +349,12 @@ class Overlay:
 
     def tree(self, session: SessionId) -> Tree | None:
         """None where no node that can be reached has readers of the session."""
-        readers = self.readers(session)
+        readers, fresh = self._readers_of(session)
         if not readers:
             return None
-        root = min(readers, key=lambda node: (self.states[node].draining, weight(session, node)))
-        if (found := self._trees.get((root, readers))) is None:
-            found = self._trees[root, readers] = self._grow(root, readers)
+        root = min(readers, key=lambda node: (self.states[node].draining, node in fresh, weight(session, node)))
+        if (found := self._trees.get((root, readers, fresh))) is None:
+            found = self._trees[root, readers, fresh] = self._grow(root, readers, fresh)
         return found
 
     def _reachable(self) -> dict[str, dict[str, int]]:
@@ -353,9 +372,10 @@ class Overlay:
             self._graph = graph
         return self._graph
 
-    def _grow(self, root: str, readers: frozenset[str]) -> Tree:
+    def _grow(self, root: str, readers: frozenset[str], fresh: frozenset[str]) -> Tree:
         """Attach the nearest reader that is not in the tree yet, by the shortest way, until all are (Takahashi and Matsuyama, 1980)."""
         graph = self._reachable()
+        leaves = fresh | {node for node in graph if self.states[node].draining}
         rank = {node: sha256(f"{root}/{node}".encode()).digest() for node in graph}
         depth = {root: 0}
         links: dict[str, set[str]] = {root: set()}
@@ -370,7 +390,7 @@ class Overlay:
                         heappush(heap, (cost + (1 << class_), deep + 1, rank[node] + rank[peer], peer, node))
 
             for node, deep in depth.items():
-                reach(node, _DETOUR if len(links[node]) >= DEGREE or (self.states[node].draining and len(depth) > 1) else 0, deep)
+                reach(node, _DETOUR if len(links[node]) >= DEGREE or (node in leaves and len(depth) > 1) else 0, deep)
             while True:
                 cost, deep, _, node, parent = heappop(heap)
                 if node in before:
@@ -378,7 +398,7 @@ class Overlay:
                 before[node] = parent
                 if node in missing:
                     break
-                reach(node, cost + (_DETOUR if self.states[node].draining else 0), deep)
+                reach(node, cost + (_DETOUR if node in leaves else 0), deep)
             way = [node]
             while way[-1] not in depth:
                 way.append(before[way[-1]])

@@ -247,6 +247,11 @@ class Session:
                 self.say_have(source.port)
         return False
 
+    @property
+    def fed(self) -> bool:
+        """A neighbour has brought all that it had, or there is none: nothing is known to be lacking here."""
+        return not self.sources or any(source.answered for source in self.sources.values())
+
     def node_presence(self, source: Source, here: Iterable[int], away: Iterable[int], now: float) -> None:
         """What another node says of its own links, and of those behind it. Nobody at all: it has brought what it was asked for."""
         if not here and not away:

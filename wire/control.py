@@ -296,7 +296,9 @@ class NodeState(Control, frozen=True, array_like=True):
 
 
 class NodeReaders(Control, frozen=True, array_like=True):
-    """Which sessions a node has readers of; passed on like `NodeState`. For each session the highest serial of the node's last boot counts."""
+    """Which sessions a node has readers of; passed on like `NodeState`. For each session the highest serial of the node's last boot counts.
+
+    `fresh`: it has still to be brought what the others have, so nothing should go through it."""
 
     TYPE: ClassVar[int] = 42
     node: Name
@@ -304,6 +306,7 @@ class NodeReaders(Control, frozen=True, array_like=True):
     serial: U64
     sessions: Annotated[list[U64], Meta(max_length=MAX_ENTRIES)]
     readers: bool = True
+    fresh: bool = False
 
 
 class Crl(Control, frozen=True, array_like=True):
