@@ -38,6 +38,7 @@ from endpoint.state import State
 from endpoint.ticket import RelayAddress, Ticket
 from net.connection import Connection
 from net.dial import Unreachable, dial
+from net.path import nearest_first
 from net.tls import TlsRefused
 from wire.control import VERSION, Control, End, Have, Hello, Position, Taken, Want, Welcome
 from wire.errors import SENTENCES, CloseReason, LinkClosed, UnexpectedMessage
@@ -92,6 +93,7 @@ class Session:
         self._outbox = Outbox()
         self._connection: Connection | None = None
         self._reserve: Reserve[RelayAddress] | None = None
+        self._relays: list[RelayAddress] = []  # the ticket's, near ones first
         self._node = ""
         self._up = False
         self._sink, self._source = trio.open_memory_channel[Event](MAX_EVENTS)
@@ -404,8 +406,12 @@ class Session:
     # the link
 
     async def _keep_linked(self) -> None:
-        """One link after the other. The relay that was lost comes last next time: it may be what failed, and all have what is owed."""
-        relays = list(self.ticket.relays)
+        """One link after the other. The relay that was lost comes last next time: it may be what failed, and all have what is owed.
+
+        The ticket names the session's relay first, and healthy ones alone; those far away stand behind those that are near (`net.path`)."""
+        async with _limiter(_dials, DIALS):
+            self._relays = await nearest_first(self.ticket.relays, lambda relay: relay.addresses)
+        relays = list(self._relays)
         retry, refused, refused_since, reached, give_up = FIRST_RETRY, 0, math.inf, False, trio.current_time() + JOIN_WITHIN
         while not self.over:
             reserve, self._reserve = self._reserve, None
@@ -436,7 +442,7 @@ class Session:
                 return
             if trio.current_time() - began >= STEADY:
                 retry = FIRST_RETRY
-            elif relay is self.ticket.relays[-1]:
+            elif relay is self._relays[-1]:
                 self._tell(LinkChanged("", f"{NoRelay.sentence} It is tried again."))
             if self._reserve is None or self._reserve.over:
                 await trio.sleep(retry)
@@ -494,7 +500,7 @@ class Session:
         tries = 0
         while not self.over:
             await trio.sleep(RESERVE_EVERY * random.uniform(0.5, 1.0))  # noqa: S311  # spreads callers, decides nothing
-            others = [relay for relay in self.ticket.relays if relay.node != self._node]
+            others = [relay for relay in self._relays if relay.node != self._node]
             if not (self._up and self.member.joined and others) or (self._reserve is not None and not self._reserve.over):
                 continue
             relay = others[tries % len(others)]

@@ -35,7 +35,7 @@ class Settings:
     metrics_port: int | None = None
     """Port on 127.0.0.1 for metrics in Prometheus' form (`/metrics`) and for `parley mcs status` and `parley overlay`. None: neither."""
     region: str = ""
-    """Where it stands; nodes and endpoints of one region are near each other."""
+    """Where it stands, for operators to read. Who is near whom is measured."""
     tap: Path | None = None
     """A diagnostic: every received byte, after TLS, goes to a file per link in this directory."""
 

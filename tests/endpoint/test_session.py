@@ -119,6 +119,11 @@ class Net:
     relays: dict[str, Relay]
     nursery: trio.Nursery
     dialled: list[str] = field(default_factory=list)
+    far: set[str] = field(default_factory=set)
+
+    async def nearest_first(self, relays: Sequence[RelayAddress], _: object) -> list[RelayAddress]:
+        await trio.lowlevel.checkpoint()
+        return sorted(relays, key=lambda relay: relay.addresses[0][0] in self.far)
 
     async def dial(self, addresses: Sequence[tuple[str, int]], *_: Any, **__: Any) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
@@ -136,6 +141,7 @@ class Net:
 async def net(monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery) -> Net:
     made = Net({"a": Relay("relay-a"), "b": Relay("relay-b")}, nursery)
     monkeypatch.setattr("endpoint.session.dial", made.dial)
+    monkeypatch.setattr("endpoint.session.nearest_first", made.nearest_first)
     return made
 
 
@@ -236,6 +242,14 @@ async def test_a_relay_that_breaks_the_protocol_is_left_and_asked_again(net: Net
         assert session.node == "relay-b", "what is no packet is dropped; the link stays"
         await session.chat("still here")
         await until(lambda: net.relays["b"].of(Channel.CHAT))
+
+
+async def test_G36_a_guest_goes_to_the_near_relay_and_keeps_the_far_one_in_reserve(net: Net, autojump_clock: MockClock) -> None:
+    room, ana = joined()
+    net.far = {"a"}
+    async with running(ana, ticket_of(room, 2)) as (session, _):
+        await until(lambda: session.node == "relay-b")
+        await until(lambda: [hello.standby for hello in net.relays["a"].hellos] == [True])
 
 
 async def test_B04_the_link_in_reserve_is_used_without_another_call(net: Net, autojump_clock: MockClock) -> None:
