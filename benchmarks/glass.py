@@ -1,6 +1,6 @@
 """How long from a key to its picture, how many pictures a second, what a late member costs: glass to glass, through everything.
 
-    python benchmarks/glass.py [--json] [--quick] [--only keys,fps,page,late,idle,hands]
+    python benchmarks/glass.py [--json] [--quick] [--only keys,fps,page,late,idle,hands,slow]
 
 One meeting of real processes on loopback: a manager that issues the session, two relays, SRP, sealed packets; a presenter on an Xvfb desktop
 of 1920 × 1080 and two attendees, one on each relay. Times are CLOCK_MONOTONIC, read in the processes that see the event.
@@ -13,6 +13,8 @@ of 1920 × 1080 and two attendees, one on each relay. Times are CLOCK_MONOTONIC,
                           comes every five seconds anyway): the log's entry, the pointer anew; restart_bytes: what the next key costs
                           more than a key did before, since the compression began anew
     idle_packets_per_s    screen and pointer packets of a still desktop; idle_cpu_percent: of the presenter's process
+    slow_key_to_pixel_ms  the same as the first, while beside it a film is played, 30 pictures a second, and the presenter's line carries
+                          LINE bytes a second; slow_kb_per_s: what it carried, slow_fps: pictures a second at an attendee
     input_to_effect_ms    an attendee who was lent the keyboard: its key → the picture of the effect in its own picture
 
 Needs the Debian packages xvfb, xterm, vim, chromium and python3.11-doc.
@@ -21,15 +23,17 @@ Needs the Debian packages xvfb, xterm, vim, chromium and python3.11-doc.
 import argparse
 import json
 import logging
+import math
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +50,7 @@ from endpoint.screen.x11_display import Display
 from endpoint.screen.x11_touch import X11Touch
 from endpoint.screen.xvfb import xvfb_desktop
 from net.process import configure_logging
+from tests.endpoint.screen.test_screen_codec import film
 
 SIZE: Final = (1920, 1080)
 ANA, BEN, LENA = "Ana Attendee", "Ben Attendee", "Lena Latecomer"
@@ -53,6 +58,8 @@ PAGE: Final = "/usr/share/doc/python3.11/html/library/stdtypes.html"
 SOURCE: Final = Path(__file__).parent.parent / "endpoint" / "channel.py"
 NEEDS: Final = {"Xvfb": "xvfb", "xterm": "xterm", "vim": "vim", "chromium": "chromium"}
 _POINTER_ROOT: Final = 1
+LINE: Final = 125_000.0
+"""Bytes a second of a slow line: 1 Mbit/s."""
 LINES: Final = "import time\nfor n in range(10**6): print(n, 'the quick brown fox jumps over a dog', n * n, flush=True); time.sleep(1/60)"
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -87,7 +94,7 @@ class Glass:
         await member.until(lambda: len(member.heard("pixel")) > seen, "a change on its screen")
         return float(member.heard("pixel")[seen]["at"])
 
-    async def keys(self) -> None:
+    async def keys(self, name: str = "key_to_pixel_ms") -> None:
         ben, keyboard = self.story.members[BEN], Keyboard(self.display)
         await self.ask(BEN, "trace", do="trace", on=True)
         keyboard.focus()
@@ -106,7 +113,7 @@ class Glass:
             await trio.sleep(0.06)
         keyboard.close()
         await self.ask(BEN, "trace", do="trace", on=False)
-        self.put("key_to_pixel_ms", took)
+        self.put(name, took)
 
     async def hands(self) -> None:
         """Ben is lent the keyboard; his pointer is over the terminal, which has the keys."""
@@ -127,6 +134,18 @@ class Glass:
         self.figures["hands_dropped"] = float(sum((await self.ask("Olga Organizer", "hands", do="hands"))["dropped"].values()))
         await self.ask("Olga Organizer", "lent", do="lend", name="")
         self.put("input_to_effect_ms", took)
+
+    async def slow(self) -> None:
+        """On a slow line: see `measure`. A film takes all of it."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play, self.display)
+            await trio.sleep(8.0)  # until the line is known
+            host, ben, began = await self.figures_of("Olga Organizer"), await self.figures_of(BEN), time.monotonic()
+            await self.keys("slow_key_to_pixel_ms")
+            span = time.monotonic() - began
+            self.figures["slow_kb_per_s"] = round(((await self.figures_of("Olga Organizer"))["bytes"] - host["bytes"]) / span / 1000, 1)
+            self.figures["slow_fps"] = round(((await self.figures_of(BEN))["frames"] - ben["frames"]) / span, 1)
+            nursery.cancel_scope.cancel()
 
     async def rate(self, name: str) -> float:
         """Pictures a second at the slower attendee, while something moves."""
@@ -285,7 +304,49 @@ def ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-async def measure(quick: bool, only: set[str]) -> dict[str, float]:
+async def play(display: str) -> None:
+    """A film of 480 × 320 on the right of a display."""
+    screen = Display(display)
+    await screen.open()
+    core, window, context = screen.connection.core, screen.connection.generate_id(), screen.connection.generate_id()
+    core.CreateWindow(24, window, screen.root, 1300, 500, 480, 320, 0, 1, 0, 512, [True])
+    core.CreateGC(context, window, 0, [])
+    core.MapWindow(window)
+    try:
+        for picture in film(480, 320):
+            for top in range(0, 320, 64):  # a request has a bound
+                part = picture[top : top + 64].tobytes()
+                core.PutImage(2, window, context, 480, 64, 0, top, 0, 24, len(part), part)
+            screen.connection.flush()
+            await trio.sleep(1 / 30)
+    finally:
+        screen.close()
+
+
+async def carry(to: int, *, task_status: trio.TaskStatus[int]) -> None:
+    """A line to a port of this host: `LINE` bytes a second go there, and any number comes back. Says its own port."""
+
+    async def one_way(source: trio.SocketStream, sink: trio.SocketStream, rate: float) -> None:
+        free = trio.current_time()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while part := await source.receive_some(2048):
+                free = max(free, trio.current_time()) + len(part) / rate
+                await trio.sleep_until(free)
+                await sink.send_all(part)
+
+    async def both(caller: trio.SocketStream) -> None:
+        async with caller, await trio.open_tcp_stream("127.0.0.1", to) as relay, trio.open_nursery() as nursery:
+            nursery.start_soon(one_way, caller, relay, LINE)
+            nursery.start_soon(one_way, relay, caller, math.inf)
+
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)  # what waits, waits at the sender
+    task_status.started(listener.socket.getsockname()[1])
+    await trio.serve_listeners(both, [listener])
+
+
+async def measure(quick: bool, steps: list[str], slow: bool) -> dict[str, float]:
+    """One meeting, and these steps in it. slow: the presenter has a slow line to its relay."""
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-glass-")))
         display = await stack.enter_async_context(xvfb_desktop(*SIZE, programs=[TERMINAL]))
@@ -294,14 +355,14 @@ async def measure(quick: bool, only: set[str]) -> dict[str, float]:
         story = Story(nursery, directory, cluster, display, Verdict())
         try:
             await story.schedule()
-            await story.host()
+            way = {"way": ("127.0.0.1", await nursery.start(carry, cluster.servers["mcs-1"].ready["port"]))} if slow else {}
+            await story.host(**way)
             await story.join(ANA, "mcs-1")
             await story.join(BEN, "mcs-2")
             await trio.sleep(2.0)
             glass = Glass(story, display, quick)
-            for step in ("keys", "idle", "late", "hands", "fps", "page"):
-                if step in only:
-                    await getattr(glass, step)()
+            for step in steps:
+                await getattr(glass, step)()
         finally:
             for member in story.members.values():
                 if member.process.returncode is None:
@@ -314,7 +375,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="the figures as the last line")
     parser.add_argument("--quick", action="store_true", help="fewer keys, shorter scenes")
-    parser.add_argument("--only", default="keys,fps,page,late,idle,hands", help="which of them")
+    parser.add_argument("--only", default="keys,fps,page,late,idle,hands,slow", help="which of them")
     arguments = parser.parse_args()
     only = set(arguments.only.split(","))
     missing = [package for program, package in NEEDS.items() if shutil.which(program) is None]
@@ -323,7 +384,10 @@ def main() -> None:
     if missing:
         sys.exit(f"install the Debian packages {' '.join(missing)}")
     configure_logging(json=False, level=logging.WARNING)
-    figures = trio.run(measure, arguments.quick, only)
+    figures: dict[str, float] = {}
+    for steps, slow in ((("keys", "idle", "late", "hands", "fps", "page"), False), (("slow",), True)):
+        if wanted := [step for step in steps if step in only]:
+            figures |= trio.run(measure, arguments.quick, wanted, slow)
     for name, figure in figures.items():
         print(f"{name:28} {figure:>10g}")
     if arguments.json:

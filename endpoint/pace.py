@@ -1,11 +1,11 @@
-"""How much of a screen the presenter's own link takes: measured when it falls behind, trusted a little more while it does not. Sans-IO.
+"""How much of a screen the presenter's own line takes: measured when it falls behind, trusted a little more while it does not. Sans-IO.
 
-A link tells its rate only when it is the bottleneck: so the rate is what left between the moment at which frames began to be skipped and the one at which
-half of what waited was gone. Until a link has ever been too slow it counts as boundless; one that was, and now keeps up, counts
-as a little faster every `TRUST_AFTER` seconds, so that pictures get better until it says no again.
+A line tells its rate only when it is the bottleneck: so the rate is what left from the moment at which frames began to be skipped until half of
+what waited was gone. Until a line has ever been too slow it counts as boundless; one that was, and now keeps up, counts as a little
+faster every `TRUST_AFTER` seconds, so that pictures get better until it says no again.
 
-From the rate follow how many bytes may wait before frames are skipped, which bounds the age of what a viewer sees, and how large the encoder makes what
-it can make smaller: frames of film, and pieces of what is refined.
+From the rate follow how many bytes may wait before frames are skipped, which bounds the age of what a viewer sees, and how large the
+encoder makes what it can make smaller: frames of film, and pieces of what is refined.
 """
 
 from math import inf

@@ -60,10 +60,12 @@ async def orders() -> AsyncIterator[dict[str, Any]]:
                 return
 
 
-def prefer(ticket: Ticket, node: str | None) -> Ticket:
-    """The ticket with this relay first."""
-    relays = tuple(sorted(ticket.relays, key=lambda relay: relay.node != node))
-    return dataclasses.replace(ticket, relays=relays)
+def prefer(ticket: Ticket, node: str | None, way: tuple[str, int] | None = None) -> Ticket:
+    """The ticket with this relay first. way: an address that leads to it, and is to be used alone."""
+    first, *others = sorted(ticket.relays, key=lambda relay: relay.node != node)
+    if way is not None:
+        first = dataclasses.replace(first, addresses=(way,))
+    return dataclasses.replace(ticket, relays=(first, *others))
 
 
 class Reporter:
@@ -102,7 +104,7 @@ class Reporter:
 async def host(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> None:
     key = SigningKey.from_seed(bytes.fromhex(plan["seed"]))
     async with ManagerApi.connect(plan["site"], plan["ca"], plan["key"]) as manager:
-        ticket = prefer(await manager.open(MeetingId(plan["meeting"])), plan.get("node"))
+        ticket = prefer(await manager.open(MeetingId(plan["meeting"])), plan.get("node"), plan.get("way"))
     verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, plan["password"])
     organizer = Organizer(ticket, key, verifier, plan["name"], trio.current_time())
     async with Session.open(organizer, ticket, client_context(plan["ca"], None)) as session, trio.open_nursery() as nursery:

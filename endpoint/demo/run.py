@@ -148,11 +148,10 @@ class Story:
         await member.do(**self.plan, name=name, **more)
         return member
 
-    async def host(self) -> None:
-        seed = self.meeting_key.seed.hex()
-        organizer = await self.start(
-            "Olga Organizer", role="host", node="mcs-1", key=self.cluster.key, seed=seed, password=self.password, display=self.display
-        )
+    async def host(self, **more: object) -> None:
+        """More: what else the organizer's process is told."""
+        secret = {"key": self.cluster.key, "seed": self.meeting_key.seed.hex(), "password": self.password}
+        organizer = await self.start("Olga Organizer", role="host", node="mcs-1", display=self.display, **secret, **more)
         self.members["Olga Organizer"] = organizer
         await organizer.wait("open")
 
