@@ -33,6 +33,7 @@ from endpoint.messages import (
     Resync,
     Started,
     Status,
+    Succession,
     Verb,
     Yielded,
     encode,
@@ -381,6 +382,8 @@ class Chair:
                 raise NotAllowed("only the organizer says that")
 
     def _bring_up_to_date(self, member: ParticipantId, now: float) -> None:
+        if self.chain:
+            self.say_key(member, Succession(self.chain))
         self.say_key(member, GroupKey(self.state.epoch, self.keyring.group_key))
         self.say_key(member, self.roster.now(now))
 

@@ -101,8 +101,8 @@ class UnknownSender(MessageError):
 class LaterIndex(MessageError):
     name: ClassVar[str] = "index-later"
     sentence: ClassVar[str] = (
-        "A member knows of something in the session's log that does not arrive here: the organizer or a server withholds it, or the member lies. "
-        "Compare the list of members by voice."
+        "A member knows of something in the session's log that does not arrive here: the organizer or a server withholds it, or the member "
+        "lies. Compare the list of members by voice."
     )
 
 

@@ -9,6 +9,9 @@ two take-overs at one place the higher participant ID wins, here as at the relay
 
 An organizer whose program died may have written entries that no relay has taken. When it comes back, its hand-over to itself stands past
 them: signed by the key that we follow, it names the new participant and its keys, and that is asked for a snapshot.
+
+A member that missed how the chair passed cannot read on: another key came with it. It asks whoever writes by the relay's word, who answers
+with the chain of organizers, the key and the place of the roster.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -16,19 +19,20 @@ from typing import TYPE_CHECKING, Final
 from crypto.srp import Verifier
 from endpoint import events, log
 from endpoint.chair import Chair
-from endpoint.errors import NoRight, NotAllowed, NotInOffice
+from endpoint.errors import Fork, NoRight, NotAllowed, NotInOffice, WrongOrganizer
 from endpoint.journal import JournalError, Saved
 from endpoint.log import SignedEntry, sign_entry
-from endpoint.messages import Accept, Asked, Estate, KeyMessage, Offer, Request, Verb, Yielded, encode
+from endpoint.messages import Accept, Asked, Estate, KeyMessage, Offer, Request, Succession, Verb, Yielded, encode
 from endpoint.pulse import RESYNC_AFTER, TAKE_OVER_AFTER
 from endpoint.rules import CUT_CHANNELS
-from endpoint.succession import accept, yields
+from endpoint.succession import accept, follow_chain_untrusted, yields
 from wire.control import Office
 from wire.ids import Channel, Epoch, ParticipantId
 
 if TYPE_CHECKING:
     from endpoint.member import Member
 
+ASK_AGAIN: Final = 60.0
 CLAIM_EVERY: Final = 2.0
 """Seconds between two claims of the office at the relay, which counts its own 60 s."""
 
@@ -44,6 +48,9 @@ class Heir:
         self._claim_at: float | None = None
         self._returned: tuple[int, log.HandOver] | None = None  # the organizer, come back at a place of the log that we cannot reach
         self._follow_at = 0.0
+        self._asked: tuple[ParticipantId, float] | None = (
+            None  # who writes the log by the relay's word; when to ask it how that came
+        )
 
     @property
     def offered(self) -> bool:
@@ -116,6 +123,8 @@ class Heir:
             else:
                 self._follow_at = now + RESYNC_AFTER
                 member.follow(ParticipantId(back.participant), back.signing_key, back.exchange_key)
+                member.resync_with(ParticipantId(back.participant))
+        self._ask_the_office(now)
         if self._claim_at is None:
             return
         if member.pulse.silent(now) < TAKE_OVER_AFTER or member.state.organizer == member.me:
@@ -126,6 +135,18 @@ class Heir:
         elif now >= self._claim_at:
             self._claim_at = now + CLAIM_EVERY
             member.out.append(Office(member.me, []))
+
+    def _ask_the_office(self, now: float) -> None:
+        """The relay lets another member write the log than the one that we follow, and what that one says does not open here."""
+        member, office = self._member, self._member.relay_office
+        if office not in member.state.members or office in (member.me, member.state.organizer):
+            self._asked = None
+        elif self._asked is None or self._asked[0] != office:
+            self._asked = office, now + RESYNC_AFTER  # what is lacking may be on its way
+        elif now >= self._asked[1]:
+            self._asked = office, now + ASK_AGAIN
+            member.pair_key_channel(office)
+            member.resync_with(office)
 
     def _write_take_over(self, now: float) -> None:
         member, state = self._member, self._member.state
@@ -207,6 +228,28 @@ class Heir:
             log.authenticate_untrusted(content, author.signing_key)
             raise NoRight(f"participant {sender} does not organize", certain=True)
         raise NotInOffice
+
+    def shown(self, sender: ParticipantId, succession: Succession, now: float) -> None:
+        """Somebody says that it organizes, and how it came to that. A chain that begins with the meeting's key and ends, beyond our log, with
+        the sender's is to be followed: whoever could make one could have written that into our log.
+
+        Raises WrongOrganizer, Fork, NotAllowed.
+        """
+        member, state = self._member, self._member.state
+        if self._asked is None or sender != self._asked[0]:
+            return
+        author, key = state.members[sender], follow_chain_untrusted(state.session, state.meeting_key, succession.chain)
+        if key != author.signing_key or not succession.chain:
+            raise WrongOrganizer("the chain of organizers ends with somebody else")
+        for content in succession.chain:
+            said = log.peek_untrusted(content)
+            ours = state.head_at(said.index)
+            if ours is not None and ours != log.entry_hash(content[1 + log.SIGNATURE_SIZE :]):
+                raise Fork("a chain of organizers that is of another log")
+        took_over = isinstance(said, log.Entry) and isinstance(said.fields, log.TakeOver)
+        if said.index <= state.index or (took_over and member.pulse.silent(now) < TAKE_OVER_AFTER):
+            raise NotAllowed("somebody organized once, or would like to")
+        member.follow(sender, author.signing_key, author.exchange_key)
 
     def _branch(self, entry: SignedEntry, sender: ParticipantId, now: float) -> None:
         """A signed take-over at a place that we have passed."""

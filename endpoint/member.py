@@ -45,6 +45,7 @@ from endpoint.messages import (
     KeyMessage,
     Resync,
     Roster,
+    Succession,
     encode,
     parse_key_message_untrusted,
     parse_whisper_untrusted,
@@ -255,17 +256,20 @@ class Member(Speaker):
         self.heir.tick(now)
 
     def _resync(self) -> None:
-        self.dropped["withheld"] += 1
-        self._send(Channel.KEY, encode(Resync()), self._host[0] if self._host else self.state.organizer)
+        self.resync_with(self._host[0] if self._host else self.state.organizer)
 
     def follow(self, participant: ParticipantId, signing_key: bytes, exchange_key: bytes) -> None:
-        """The organizer has proved that it goes on as this participant, at a place of the log that we cannot reach: begin again there."""
+        """This participant has proved that it organizes, at a place of the log that we cannot reach: begin again where it says."""
         if self._host is None or self._host[0] != participant:
             self.heir.passed_by()
         self._host = participant, signing_key
         self.pair_key_channel(participant, exchange_key)
+
+    def resync_with(self, participant: ParticipantId) -> None:
+        """Ask somebody other than the organizer that we know."""
         if self._linked:
-            self._resync()
+            self.dropped["withheld"] += 1
+            self._send(Channel.KEY, encode(Resync()), participant)
         self._retry(self.now)
 
     def _take(self, header: PacketHeader, packet: bytes, now: float) -> Outcome:
@@ -509,9 +513,11 @@ class Member(Speaker):
             self._chair.key_message(sender, message, now)
             return
         organizer = self._host[0] if self._host else self.state.organizer
-        if sender != organizer:
+        if isinstance(message, Succession):
+            self.heir.shown(sender, message, now)
+        elif sender != organizer:
             raise NotAllowed("keys come from the organizer")
-        if isinstance(message, GroupKey):
+        elif isinstance(message, GroupKey):
             self.keys.came(message, now)
         elif isinstance(message, Roster):
             self._find(sender, message, now)

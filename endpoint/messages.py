@@ -1,6 +1,6 @@
 """What members say inside sealed packets, and the four messages of a join. Typed msgpack arrays with limits.
 
-    channel 0, organizer → member     GroupKey · Roster · Waiting · Estate · Offer · Asked
+    channel 0, organizer → member     GroupKey · Roster · Waiting · Estate · Offer · Asked · Succession
     channel 0, member → organizer     Started · Resync · Request · Accept · Yielded · Status
     channel 2                         ChatLine
     channel 3                         Whisper · Read
@@ -194,7 +194,13 @@ class Status(Struct, frozen=True, array_like=True, tag=12):
     rtt_ms: U32
 
 
-KeyMessage = GroupKey | Roster | Started | Resync | Request | Estate | Offer | Accept | Yielded | Waiting | Asked | Status
+class Succession(Struct, frozen=True, array_like=True, tag=13):
+    """organizer → a member that resyncs: how its role came to it, for one that missed that."""
+
+    chain: Chain
+
+
+KeyMessage = GroupKey | Roster | Started | Resync | Request | Estate | Offer | Accept | Yielded | Waiting | Asked | Status | Succession
 ShownLog = LogSnapshot | LogSequel
 
 

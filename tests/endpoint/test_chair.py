@@ -1,6 +1,7 @@
 """How the chair passes: hand-over, successors and take-over, a restart. Whole meetings in memory, killed at every moment that matters."""
 
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,15 @@ import pytest
 from crypto.signing import SigningKey
 from crypto.srp import make_verifier
 from endpoint import events, log
-from endpoint.errors import IllegalEntry, NotAllowed, WrongOrganizer
+from endpoint.errors import EndpointError, IllegalEntry, NotAllowed, WrongOrganizer
 from endpoint.guest import Guest, Stage
 from endpoint.journal import Journal, JournalError, Saved
 from endpoint.member import Member
-from endpoint.messages import Request, Verb
+from endpoint.messages import Request, Succession, Verb
 from endpoint.organizer import Organizer
 from endpoint.succession import follow_chain_untrusted
 from tests.endpoint.room import Room
+from wire.control import Office
 from wire.ids import EVERYONE, Channel, ParticipantId, Role, SessionId, Stream
 from wire.packet import Flag, parse_packet_untrusted
 
@@ -327,6 +329,49 @@ def test_of_two_take_overs_at_one_place_the_same_wins_everywhere() -> None:
     assert ben.state.organizer == ben.me
     for loser in (ana, cleo):
         assert [e.reason for e in room.events(loser, events.Removed)] == ["superseded"]
+
+
+def test_G08_a_member_that_missed_a_hand_over_everywhere_asks_who_writes_now_how_that_came() -> None:
+    room, (ana, ben, cleo) = hall("Ana", "Ben", "Cleo")
+    room.meddle = lambda to, packet: [] if to == ben.me and packet[2] in (Channel.LOG, Channel.KEY) else [packet]
+    handed(room, ana)
+    handed(room, cleo)
+    cleo.chair.appoint(ana.me, room.now)
+    room.run()
+    room.meddle = None
+    room.run(30.0, step=1.0)
+    agree(ana, ben, cleo, room.organizer)
+    assert [e.participant for e in room.events(ben, events.OrganizerChanged)] == [cleo.me]
+    assert not ben.refused, "nobody is blamed for what a relay lost"
+    ben.chat("here again")
+    cleo.chair.allow_chat(ben.me, False, room.now)
+    room.run(1.0)
+    assert room.chat(ana) == [("Ben", "here again")]
+    agree(ana, ben, cleo)
+
+
+def test_G08_a_chain_is_followed_from_the_meetings_key_beyond_our_log_to_whoever_shows_it_and_no_other() -> None:
+    room, (ana, ben, cleo) = hall("Ana", "Ben", "Cleo")
+    handed(room, ana)
+    chain = ana.chair.chain
+    room.run(6.0)
+    for liar, shown in ((cleo, chain), (cleo, []), (cleo, chain * 2), (room.organizer, chain), (room.organizer, [])):
+        ben.control(Office(liar.me, []), room.now)  # a relay that lies
+        room.run(12.0, step=1.0)
+        assert Stream(ben.me, liar.me, Channel.KEY) in [parse_packet_untrusted(packet).stream for packet in room.wire], "it is asked"
+        with suppress(EndpointError):
+            ben.heir.shown(liar.me, Succession(shown), room.now)
+        assert ben.state.organizer == ana.me
+    ben.chat("where I was")
+    room.run(5.0)
+    agree(ana, ben, cleo)
+    assert not any(member.refused for member in (room.organizer, ana, ben, cleo)), "nobody is blamed for what a relay says"
+    handed(room, cleo)
+    ben.control(Office(ana.me, []), room.now)
+    room.run(1.0)
+    with pytest.raises(NotAllowed):
+        ben.heir.shown(ana.me, Succession(chain), room.now)  # hers is over
+    agree(cleo, ben, ana)
 
 
 def journalled(room: Room, path: Path, participant: int = 1) -> Organizer:

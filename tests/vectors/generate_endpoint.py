@@ -297,6 +297,7 @@ def contents() -> Case:
         ("wait until you are let in", messages.Waiting()),
         ("Bob asks for mouse and keyboard", messages.Asked(BOB)),
         ("our round trip", messages.Status(23)),
+        ("how the chair came here", messages.Succession([bytes(range(80)), bytes(range(90))])),
     ]
     return {
         "what": "contents of channel 0 after the handshake (tagged arrays), chat (channels 2 and 3), the kinds of channel 5, and what "
