@@ -408,3 +408,39 @@ def test_B04_a_neighbour_that_brings_nothing_keeps_the_next_ones_waiting_for_a_m
     world.links[frozen, "a"].frozen = True
     world.settle()
     assert {header.sender for header in world.ports[1].packets} == {2, 3, 4, 5}
+
+
+def test_B04_nothing_hangs_on_a_relay_that_was_started_anew_until_it_has_everything() -> None:
+    world = Net(dict(enumerate("aabc", 1)), list("abc"))  # a is the root
+    world.say(1, Admitted([2, 3, 4]))
+    world.settle()
+    for participant in (3, 4):
+        for _ in range(50):
+            world.send(participant, 2)
+    world.settle()
+    session = SessionId(world.meeting.session)
+
+    def roots() -> set[str]:
+        return {tree.root for relay in world.relays.values() if (tree := relay.overlay.tree(session)) is not None}
+
+    assert roots() == {"a"}
+    world.kill("a")
+    world.settle()
+    heir = roots()
+    assert heir in ({"b"}, {"c"})
+    world.start("a")
+    for other in "bc":
+        world.connect("a", other)
+    world.settle()
+    assert roots() == heir  # it has no readers
+    world.links["b", "a"].frozen = world.links["c", "a"].frozen = True  # what it lacks is long on its way
+    world.ports[1] = world.attach(1, "a")
+    world.settle()
+    assert roots() == heir
+    world.send(3, 2)
+    world.settle()
+    assert world.ports[4].packets[-1].counter == 50, "the others do not wait for it"
+    world.links["b", "a"].frozen = world.links["c", "a"].frozen = False
+    world.settle()
+    assert roots() == {"a"}
+    assert [header.sender for header in world.ports[1].packets].count(3) == 51
