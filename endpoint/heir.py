@@ -48,9 +48,7 @@ class Heir:
         self._claim_at: float | None = None
         self._returned: tuple[int, log.HandOver] | None = None  # the organizer, come back at a place of the log that we cannot reach
         self._follow_at = 0.0
-        self._asked: tuple[ParticipantId, float] | None = (
-            None  # who writes the log by the relay's word; when to ask it how that came
-        )
+        self._asked: tuple[ParticipantId, float] | None = None  # who writes the log by the relay's word; when to ask it how that came
 
     @property
     def offered(self) -> bool:
