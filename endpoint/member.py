@@ -254,6 +254,8 @@ class Member(Speaker):
         if len(self.held) and self.pulse.silent(now) >= TAKE_OVER_AFTER:
             self._retry(now)  # a take-over may be among it
         self.heir.tick(now)
+        if self._host is not None and len(self.held):
+            self._retry(now)  # somebody else is followed: what it said before may open
 
     def _resync(self) -> None:
         self.resync_with(self._host[0] if self._host else self.state.organizer)
@@ -270,7 +272,6 @@ class Member(Speaker):
         if self._linked:
             self.dropped["withheld"] += 1
             self._send(Channel.KEY, encode(Resync()), participant)
-        self._retry(self.now)
 
     def _take(self, header: PacketHeader, packet: bytes, now: float) -> Outcome:
         """Open one packet, and do what it says."""
