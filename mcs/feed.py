@@ -150,9 +150,9 @@ class Feed(Generic[P]):
         places = [mark.cursors for port, mark in self.trailing.items() if not port.closing]
         return [min(of_ring) for of_ring in zip(self._cursors, *places, strict=True)] if self.level or places else [_NONE] * len(Queue)
 
-    def mark(self) -> Mark:
-        """Where level readers stand."""
-        return Mark(self._first + len(self._segments), tuple(self._cursors), self._latest.copy(), self._last_update)
+    def mark(self, ahead: int = 0) -> Mark:
+        """Where level readers stand, or will when so many more segments are kept."""
+        return Mark(self._first + len(self._segments) + ahead, tuple(self._cursors), self._latest.copy(), self._last_update)
 
     # --- what they get ---
 
@@ -210,8 +210,7 @@ class Feed(Generic[P]):
         return entry.offset if entry else ring.total
 
     def _keep(self, data: bytes) -> None:
-        self._segments.append(segment := Segment(data, self.mark()))
-        segment.end = self.mark()
+        self._segments.append(Segment(data, self.mark(ahead=1)))
         self._kept += len(data)
         while self._kept > TRAIL_BYTES:
             self._kept -= len(self._segments.popleft().data)

@@ -50,6 +50,8 @@ LINGER: Final = 0.002
 is a tenth of what a packet to a hundred links costs. Nothing else in the program runs meanwhile."""
 LINGER_AGAIN: Final = 10 * LINGER
 """Seconds after a wait in vain until the next such wait: so what it may cost others is bounded."""
+IDLE: Final = 0.0001
+"""Seconds from which on a wait was one."""
 OTHERS: Final = 0.01
 """Seconds after which the program's other tasks have a turn, however busy the links are."""
 BITE: Final = 4096
@@ -199,13 +201,16 @@ class Pumped:
         parts: list[bytes] = []
         size, ended = 0, False
         limit = self._bite
+        at_once = min(limit, RECORD)
         while size < limit:
-            got = lib.SSL_read(self._ssl, _BUFFER, min(limit, RECORD))
+            got = lib.SSL_read(self._ssl, _BUFFER, at_once)
             if got <= 0:
                 ended = self._read_failed(got, after=bool(parts))
                 break
             parts.append(ffi.buffer(_BUFFER, got)[:])
             size += got
+            if got < at_once and self._pump.slept:
+                break  # mostly that is all; whatever else is there, epoll says in the next turn
         if parts:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
             tap = self._stream.tap
@@ -463,6 +468,8 @@ class Pump:
         self._resting: dict[Pumped, None] = {}
         self._ended: list[Pumped] = []
         self._awake = False  # in a turn, or certain to have one
+        self.slept = False  # there was nothing to do before this turn
+        self._waited_from = 0.0
         self._others_at = 0.0  # when the program's other tasks are due
         self._linger_at = 0.0  # when it may be worth to wait without them again
         self._stopping = False
@@ -514,7 +521,7 @@ class Pump:
 
     async def _wait(self, again: float | None) -> list[tuple[int, int]]:
         """Until a link has something, the owner wants a turn (`again`), or somebody has called `wake`. What the links have."""
-        now = trio.current_time()
+        self._waited_from = now = trio.current_time()
         if now >= self._others_at:
             await trio.lowlevel.checkpoint()
             self._others_at = trio.current_time() + OTHERS
@@ -536,6 +543,7 @@ class Pump:
 
     def _turn(self, events: list[tuple[int, int]], nursery: trio.Nursery) -> float | None:
         now = trio.current_time()
+        self.slept = now - self._waited_from > IDLE
         links = self.links
         more, self._more = self._more, {}
         for descriptor, what in events:
