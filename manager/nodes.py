@@ -349,20 +349,21 @@ class Nodes:
         while True:
             link.readable = trio.Event()
             while link.unread:
-                facts = link.unread.popleft()
-                if facts.admitted or facts.revoked or facts.office or facts.ended:
-                    try:
-                        learnt = await self._store.write(tickets.learn, facts, self._clock())
-                    except StoreUnavailable:
-                        return link.connection.close(CloseReason.BUSY, "the manager cannot reach its store")
+                said = list(link.unread)
+                link.unread.clear()
+                try:
+                    learnt = await self._store.write(_learn_all, said, self._clock())
+                except StoreUnavailable:
+                    return link.connection.close(CloseReason.BUSY, "the manager cannot reach its store")
+                for facts, what in zip(said, learnt, strict=True):
                     over = tickets.ended_facts(SessionId(facts.session))
-                    if learnt.ended:
+                    if what.ended:
                         log.info("session-ended", by=link.peer.node)
                         self.announce(over)
-                    elif learnt.over:
+                    elif what.over:
                         link.tell(over, Receipt())
-                if facts.serial:
-                    link.connection.send(FactsAck(facts.serial))
+                    if facts.serial:
+                        link.connection.send(FactsAck(facts.serial))
             link.connection.resume_reading()
             await link.readable.wait()
 
@@ -383,6 +384,11 @@ class Nodes:
         message = Membership(self._epoch, [self._members[node] for node in sorted(self._members)])
         for link in list(links):
             link.connection.send(message)
+
+
+def _learn_all(db: Db, said: list[Facts], now: float) -> list[tickets.Learnt]:
+    """A rule: all that a relay has said meanwhile, in one transaction."""
+    return [tickets.learn(db, facts, now) for facts in said]
 
 
 def remember_node(db: Db, info: NodeInfo) -> None:
