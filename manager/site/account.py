@@ -87,15 +87,17 @@ def fresh(view: View) -> View:
 
 
 async def password(visit: Visit) -> Response:
+    login = visit.who.login
+    has_keys = login is None or login.stage is not Stage.COMPLETE or bool(await visit.site.own.keys(visit.who))
     if visit.posted:
         form = await visit.read_form()
         with form.judging("current", "new", "code", otherwise="current"):
             words = (form.raw("current"), form.raw("new"), form.text("code"))
             keep = form.text("drop_keys") != "yes"
             signed_in = await visit.site.own.change_password(visit.who, *words, keep_keys=keep)
-            done = visit.done("/account/password", "password" if keep else "password-and-keys")
+            done = visit.done("/account/password", "password-and-keys" if has_keys and not keep else "password")
             return visit.sign_in(done, signed_in.cookie)
-    return visit.render("account/password.html")
+    return visit.render("account/password.html", has_keys=has_keys)
 
 
 async def factors(visit: Visit) -> Response:

@@ -1,6 +1,7 @@
 """Every address of the site, and who may go there."""
 
 import math
+from contextlib import suppress
 
 import structlog
 from starlette.applications import Starlette
@@ -133,20 +134,20 @@ def create_site(site: Site, api: ASGIApp) -> ASGIApp:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Refusal)
-        return _refused(site, request, error)
+        return await _refused(site, request, error)
 
     async def not_routed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return _refused(site, request, PageMethod() if error.status_code == 405 else PageMissing())
+        return await _refused(site, request, PageMethod() if error.status_code == 405 else PageMissing())
 
     async def hung_up(_: Request, __: Exception) -> Response:
         return Response(status_code=400)  # nobody reads it
 
     async def broken(request: Request, _: Exception) -> Response:
-        return _refused(site, request, SiteDefect())
+        return await _refused(site, request, SiteDefect())
 
     async def foreign(request: Request) -> Response:
-        return _refused(site, request, FormForeign())
+        return await _refused(site, request, FormForeign())
 
     handlers = {Refusal: refused, HTTPException: not_routed, ClientDisconnect: hung_up, Exception: broken}
     pages = Starlette(routes=routes, exception_handlers=handlers)
@@ -154,8 +155,13 @@ def create_site(site: Site, api: ASGIApp) -> ASGIApp:
     return _ApiBeside(api, Guard(_Logged(pages), https=site.https, refuse=foreign))
 
 
-def _refused(site: Site, request: Request, refusal: Refusal) -> Response:
-    response = Visit(site, request).refused(refusal, STATUS.get(type(refusal), 409))
+async def _refused(site: Site, request: Request, refusal: Refusal) -> Response:
+    status = STATUS.get(type(refusal), 409)
+    caller = None
+    if status < 500:  # in the person's language, and not as if signed out
+        with suppress(Refusal):
+            caller = await site.caller(request)
+    response = Visit(site, request, caller).refused(refusal, status)
     if refusal.retry_after is not None:
         response.headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after)))
     return response

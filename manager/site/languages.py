@@ -13,10 +13,11 @@ from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import available_timezones
 
 from babel import Locale, negotiate_locale
-from babel.dates import format_date, format_datetime, format_timedelta, get_timezone_location
+from babel.core import get_global
+from babel.dates import format_date, format_datetime, format_timedelta
 from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
@@ -71,10 +72,10 @@ class Language:
 @lru_cache(256)
 def zone_options(code: str, chosen: str) -> Markup:
     """Every zone as an option of a list, in this language, by name: `Europe/Paris – France`. Four hundred lines that seldom change."""
-    locale = languages()[code].locale
+    locale, aliases = languages()[code].locale, get_global("zone_aliases")
     options = []
     for name in ["UTC", *_zone_names()]:
-        place = get_timezone_location(ZoneInfo(name), locale=locale, return_city=False)
+        place = locale.territories.get(get_global("zone_territories").get(aliases.get(name, name), ""))
         said = f"{name.replace('_', ' ')} – {place}" if place and name != "UTC" else name
         options.append(Markup('<option value="{}"{}>{}</option>').format(name, Markup(" selected") if name == chosen else "", said))
     return Markup("").join(options)

@@ -70,7 +70,7 @@ class Site:
         """An endpoint. `stages`: of whose sign-ins; none: anybody may come. Administrators' pages are there for nobody else."""
 
         async def endpoint(request: Request) -> Response:
-            visit = Visit(self, request, await self._caller(request))
+            visit = Visit(self, request, await self.caller(request))
             caller = visit.caller
             if stages:
                 if caller is None or caller.login is None:
@@ -87,7 +87,8 @@ class Site:
 
         return endpoint
 
-    async def _caller(self, request: Request) -> Caller | None:
+    async def caller(self, request: Request) -> Caller | None:
+        """Who is signed in, also by half. Raises `AddressNotAllowed`."""
         cookie = self.cookies.get(request, SESSION)
         if cookie is None:
             return None

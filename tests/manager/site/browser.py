@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Response, ViewportSize, sync_playwright
 from sqlalchemy import Connection
 
 from manager import links, signin
@@ -30,6 +30,7 @@ from tests.needs import needs
 SHOTS = os.environ.get("PARLEY_SCREENSHOTS", "")
 """A folder for pictures of the main pages, such as docs/site; without it none is taken."""
 LOOKS = {"": ("light", 1200, 780), "-dark": ("dark", 1200, 780), "-phone": ("light", 390, 844)}
+DESK: ViewportSize = {"width": 1200, "height": 780}
 CHROMIUM = "/usr/bin/chromium"
 PASSWORD = "Marsh4-lantern-otter"
 ZONE = "Europe/Paris"
@@ -140,7 +141,7 @@ class Person:
             locale=language,
             permissions=["clipboard-read", "clipboard-write"],
             bypass_csp=False,
-            viewport={"width": 1200, "height": 780},
+            viewport=DESK,
             **how,
         )
         self.context.set_default_timeout(10_000)
@@ -195,15 +196,21 @@ class Person:
             found = AXE.run(self.page, options=asked).response["violations"]
             serious = [f"{one['id']}: {node['html'][:200]}" for one in found if one["impact"] in GRAVE for node in one["nodes"]]
             assert not serious, f"{name}, {scheme}: {serious}"
+        self.fits(name)
         if SHOTS:
             for look, (scheme, width, height) in LOOKS.items():
                 self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # both are its words
                 self.page.set_viewport_size({"width": width, "height": height})
-                wide = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
-                assert wide <= 0, f"{name}{look} is {wide} pixels too wide"
                 self.page.screenshot(path=f"{SHOTS}/{name}{look}.png", full_page=True)
-            self.page.set_viewport_size({"width": 1200, "height": 780})
+            self.page.set_viewport_size(DESK)
         self.page.emulate_media(color_scheme="light")
+
+    def fits(self, name: str) -> None:
+        """A phone shows the page without scrolling sideways."""
+        self.page.set_viewport_size({"width": 360, "height": 740})
+        wide = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        self.page.set_viewport_size(DESK)
+        assert wide <= 0, f"{name} is {wide} pixels too wide for a phone"
 
     def error(self, name: str) -> str:
         """What stands beside a field."""

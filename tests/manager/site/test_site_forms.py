@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from manager.accounts import AccountRole
+from manager.accounts import AccountRole, change
 from manager.site.web import inner_path_untrusted
 from tests.manager.site.browser import PASSWORD, Served
 
@@ -218,6 +218,35 @@ async def test_G14_pages_of_administrators_are_there_for_nobody_else(site: Serve
     assert (await visitor.get("/admin/users")).status_code == 200
     for path in ("/admin/policy", "/admin/audit", "/admin/nodes"):
         assert (await visitor.get(path)).status_code == 403
+
+
+async def test_who_is_lost_stays_signed_in(site: Served, ada: httpx.AsyncClient) -> None:
+    site.add("Zoé", "zoe@example.org")
+    site.store.write_now(lambda db: change(db, 2, language="fr"))
+    ada.cookies.clear()
+    assert 'href="/sign-in"' in (await ada.get("/nowhere")).text
+    ada.cookies.set("parley", site.sign_in("zoe@example.org"))
+    answer = await ada.get("/nowhere", headers={"accept-language": "en"})
+    assert answer.status_code == 404
+    assert "Zoé" in answer.text
+    assert 'href="/sign-in"' not in answer.text
+    assert '<html lang="fr">' in answer.text
+
+
+async def test_a_new_password_removes_api_keys_unless_they_are_kept(site: Served, visitor: httpx.AsyncClient) -> None:
+    site.add("Olga", "olga@example.org")
+    visitor.cookies.set("parley", site.sign_in("olga@example.org"))
+    old, without = PASSWORD, (await visitor.get("/account/password")).text
+    assert 'type="hidden" name="drop_keys" value="yes"' in without  # there is nothing to decide yet
+    await visitor.post("/account/keys", data={"name": "zither", "scopes": "host"})
+    for new, ticked, left in (("Another-9-lantern", {}, True), ("Another-9-otter", {"drop_keys": "yes"}, False)):
+        assert 'id="drop_keys-yes"' in (await visitor.get("/account/password")).text
+        answer = await visitor.post("/account/password", data={"current": old, "new": new} | ticked)
+        assert answer.status_code == 303, answer.text
+        cookie, old = answer.cookies["parley"], new
+        visitor.cookies.clear()
+        visitor.cookies.set("parley", cookie)
+        assert ("zither" in (await visitor.get("/account/keys")).text) is left
 
 
 async def test_no_secret_is_logged(site: Served, visitor: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

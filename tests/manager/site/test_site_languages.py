@@ -58,6 +58,6 @@ def test_dates_are_told_in_each_language() -> None:
     assert (french.duration(5400), french.duration(40), french.duration(0)) == ("1\u00a0h 30\u00a0min", "40\u00a0s", "0\u00a0s")
     assert french.ago(-180) == "il y a 3 minutes"
     options = zone_options("fr", "Asia/Tokyo")
-    assert '<option value="Asia/Tokyo" selected>Asia/Tokyo – heure : Japon</option>' in options
+    assert '<option value="Asia/Tokyo" selected>Asia/Tokyo – Japon</option>' in options
     assert options.count("<option ") > 300
     assert options.count(" selected") == 1

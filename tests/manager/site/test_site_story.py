@@ -105,6 +105,11 @@ async def test_G01_G20_from_the_first_administrator_to_a_guest(site: Served) -> 
         guest.go("/j/999999999")
         guest.press("Is it open?")
         guest.sees("not available now")
+        guest.fits("join, not available")
+        guest.press("Français")
+        guest.press("Est-elle ouverte\u202f?")
+        guest.sees("pas disponible")
+        guest.fits("join in French, not available")
 
     await site.person(ada)
     await site.person(olga)
