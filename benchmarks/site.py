@@ -1,12 +1,14 @@
 """What the manager's site and API carry, what a sign-in costs the others, what a stranger learns, and what a kill loses.
 
     site_rps               signed-in requests of the page of meetings (20 of them) a second and core of the server, on eight kept connections
+    floor_rps              as many bytes from an application that does nothing, behind the same listener and HTTP server: what is left to gain.
+                           Both are medians of slices that take turns, since the speed of a shared core changes by half within seconds
     page_kb                the heaviest of the main pages with everything that it loads, kilobytes as they cross the network
     ticket_rps             guests' tickets a second and core, each acknowledged by a relay before it is answered
     signin_loop_lag_ms_p99 how late the event loop wakes up a task while 16 people sign in again and again: 5 ms sleeps, what comes on top
     id_timing_p_value      Kolmogorov-Smirnov: times of answers to guesses of real meeting IDs (not open, ended) against absent ones. A value
                            below 0.01 says that the two differ. 100,000 guesses, in random order, each through the whole API
-    acknowledged_lost      meetings that were acknowledged and are not there after one of 100 × SIGKILL of a manager's process under load
+    acknowledged_lost      meetings whose 201 a client has read and that are not there after one of 100 × SIGKILL of a manager under load
 
 Rates are of the server process's CPU, all threads. `--database postgresql` starts one (Debian's `postgresql`), as the tests do;
 `--only page,ticket` chooses among page, ticket, signin, timing and kill; `--quick` shortens.
@@ -17,16 +19,14 @@ import json
 import os
 import random
 import re
-import select
 import signal
 import ssl
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any, Final
 
 import numpy as np
@@ -44,6 +44,8 @@ from manager.nodes import Nodes
 from manager.settings import Settings, load_settings
 from manager.site.web import SESSION
 from manager.store import Store
+from net.http import serve_asgi
+from net.listener import listen
 from net.pki import Identity, PeerName, create_ca, enrol
 from tests.manager.postgres import running_postgres
 from tests.manager.support import FakeRelay, hello_of
@@ -51,6 +53,9 @@ from wire.ids import MEETING_IDS, MeetingId
 
 PASSWORD: Final = "mill tundra orbit 7"
 CONNECTIONS: Final = 8
+SLICES: Final = 5
+PAGE: Final = 8_000
+"""Bytes of the page of meetings, about."""
 UNBOUND: Final = 1e9
 """Throttles off: what the server can do is asked, not what it allows."""
 
@@ -115,8 +120,19 @@ class Connection:
 
     async def _more(self) -> bytes:
         got = await self._stream.receive_some(65_536)
-        assert got, "the server closed a kept connection"
+        if not got:
+            raise EOFError("the server closed a kept connection")
         return bytes(got)
+
+
+def api_tls(root: Path) -> ssl.SSLContext:
+    tls = ssl.create_default_context(cafile=str(root / "ca" / "ca.crt"))
+    tls.check_hostname = False
+    return tls
+
+
+async def over_tls(port: int, tls: ssl.SSLContext) -> Connection:
+    return Connection(trio.SSLStream(await trio.open_tcp_stream("127.0.0.1", port), tls, server_hostname="localhost"))
 
 
 def request(method: str, path: str, body: object = None, **headers: str) -> bytes:
@@ -164,23 +180,24 @@ def pages_and_tickets(location: str, root: Path, chosen: set[str], seconds: floa
     store = Store(location)
     bits = store.write_now(links.make_link, links.Purpose.INVITE, "ann@example.org", time.time(), role=AccountRole.INTERNAL_ADMIN)
     store.close()
-    with child(partial(served, open_settings(location, root))) as (pid, reading):
+    with child(partial(served, open_settings(location, root))) as (pid, reading), child(bare) as (floor_pid, floor_reading):
         ports = json.loads(os.read(reading, 200))
-        return trio.run(_ask_pages_and_tickets, bits, pid, ports, root, chosen, seconds)
+        floor = floor_pid, json.loads(os.read(floor_reading, 100))
+        return trio.run(_ask_pages_and_tickets, bits, pid, ports, floor, root, chosen, seconds)
 
 
-async def _ask_pages_and_tickets(bits: Hidden, pid: int, ports: list[int], root: Path, chosen: set[str], seconds: float) -> dict[str, float]:
+async def _ask_pages_and_tickets(
+    bits: Hidden, pid: int, ports: list[int], floor: tuple[int, int], root: Path, chosen: set[str], seconds: float
+) -> dict[str, float]:
     figures: dict[str, float] = {}
     api_port, node_port, site_port = ports
-    tls = ssl.create_default_context(cafile=str(root / "ca" / "ca.crt"))
-    tls.check_hostname = False
+    tls = api_tls(root)
 
     async def site() -> Connection:
         return Connection(await trio.open_tcp_stream("127.0.0.1", site_port))
 
     async def api() -> Connection:
-        stream = trio.SSLStream(await trio.open_tcp_stream("127.0.0.1", api_port), tls, server_hostname="localhost")
-        return Connection(stream)
+        return await over_tls(api_port, tls)
 
     first = await api()
     taken = {"link": links.link_text(bits), "name": "Ann", "password": PASSWORD}
@@ -196,7 +213,7 @@ async def _ask_pages_and_tickets(bits: Hidden, pid: int, ports: list[int], root:
     if "page" in chosen:
         weights = {path: await weight(await site(), path, cookie) for path in ("/", "/meetings", "/sign-in", "/account", "/admin/users")}
         figures["page_kb"] = max(weights.values()) / 1000
-        figures["site_rps"] = await rate(pid, site, request("GET", "/meetings", **cookie), 200, seconds)
+        figures |= await site_and_floor(pid, site, floor, request("GET", "/meetings", **cookie), seconds)
     if "ticket" in chosen:
         relay = FakeRelay("relay-1")
         async with trio.open_nursery() as nursery:
@@ -210,6 +227,37 @@ async def _ask_pages_and_tickets(bits: Hidden, pid: int, ports: list[int], root:
             figures["ticket_rps"] = await rate(pid, api, guest, 200, seconds)
             nursery.cancel_scope.cancel()
     return figures
+
+
+async def site_and_floor(
+    pid: int, site: Callable[[], Awaitable[Connection]], floor: tuple[int, int], page: bytes, seconds: float
+) -> dict[str, float]:
+    """site_rps, floor_rps."""
+
+    async def nothing() -> Connection:
+        return Connection(await trio.open_tcp_stream("127.0.0.1", floor[1]))
+
+    rates: dict[str, list[float]] = {"site_rps": [], "floor_rps": []}
+    for _ in range(SLICES):
+        rates["site_rps"].append(await rate(pid, site, page, 200, seconds / SLICES))
+        rates["floor_rps"].append(await rate(floor[0], nothing, page, 200, seconds / SLICES))
+    return {name: float(np.median(found)) for name, found in rates.items()}
+
+
+def bare(writing: int) -> None:
+    """Serves `PAGE` bytes, whatever is asked, and says where."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % PAGE)]})
+            await send({"type": "http.response.body", "body": bytes(PAGE)})
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            where = await nursery.start(partial(serve_asgi, app, await listen("127.0.0.1", 0), None))
+            os.write(writing, json.dumps(where[0][1]).encode())
+
+    trio.run(main)
 
 
 async def weight(connection: Connection, path: str, cookie: dict[str, str]) -> int:
@@ -334,44 +382,44 @@ def kolmogorov_smirnov(a: "np.ndarray[Any, Any]", b: "np.ndarray[Any, Any]") -> 
     return float(np.clip(2 * np.sum((-1.0) ** (terms - 1) * np.exp(-2 * (terms * x) ** 2)), 0.0, 1.0)) if x > 0.2 else 1.0
 
 
-def kills(location: str, times: int) -> dict[str, float]:
-    """acknowledged_lost. A child schedules from four threads and says each number once it has it; then it dies."""
+def kills(location: str, root: Path, times: int) -> dict[str, float]:
+    """acknowledged_lost. Clients schedule on four kept connections and note each meeting once its 201 is read; then the manager dies."""
     store = Store(location)
-    key = store.write_now(keys.add_organizer, "ann", 1.0)
+    key = keys.key_text(store.write_now(keys.add_organizer, "ann", 1.0))
     store.close()
-
-    def write(writing: int) -> None:
-        mine = Store(location, claim=True)
-        organizer = mine.read_now(keys.caller_of_key, key, "", 1.0)[0].account
-
-        def work() -> None:
-            while True:
-                number = mine.write_now(meetings.schedule, organizer, "kept", bytes(32), 1.0).number
-                os.write(writing, b"%d\n" % number)
-
-        threads = [Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
+    settings = open_settings(location, root)
     acknowledged: list[int] = []
     for _ in range(times):
-        said = b""
-        with child(write) as (pid, reading):
-            said += os.read(reading, 65_536)
-            end = time.monotonic() + random.uniform(0.02, 0.2)
-            while (left := end - time.monotonic()) > 0 and select.select([reading], [], [], left)[0]:
-                said += os.read(reading, 65_536)
-            os.kill(pid, signal.SIGKILL)
-            while part := os.read(reading, 65_536):
-                said += part
-        acknowledged += [int(line) for line in said.splitlines() if len(line) == 9]
+        with child(partial(served, settings)) as (pid, reading):
+            port = json.loads(os.read(reading, 200))[0]
+            trio.run(_schedule_until_killed, pid, port, root, key, acknowledged)
     store = Store(location)
     with store.engine.connect() as db:
         kept = {int(number) for number in db.exec_driver_sql("SELECT number FROM meetings").scalars()}
     store.close()
     return {"acknowledged_lost": len(set(acknowledged) - kept), "acknowledged": len(acknowledged), "kills": times}
+
+
+async def _schedule_until_killed(pid: int, port: int, root: Path, key: str, acknowledged: list[int]) -> None:
+    tls = api_tls(root)
+    asking = request("POST", "/api/v1/meetings", {"title": "kept", "meeting_key": "A" * 43}, Authorization=f"Bearer {key}")
+    begun = trio.Event()
+
+    async def client() -> None:
+        connection = await over_tls(port, tls)
+        with suppress(trio.BrokenResourceError, EOFError):  # the kill
+            while True:
+                status, _, content = await connection.ask(asking)
+                assert status == 201, content
+                acknowledged.append(int(json.loads(content)["meeting_id"]))
+                begun.set()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(client)
+        await begun.wait()
+        await trio.sleep(random.uniform(0.02, 0.2))
+        os.kill(pid, signal.SIGKILL)
 
 
 def main() -> None:
@@ -398,7 +446,7 @@ def main() -> None:
                 return str(root / f"{next(numbers)}.db")
 
         if "kill" in chosen:
-            figures |= kills(fresh(), 10 if arguments.quick else 100)
+            figures |= kills(fresh(), root, 10 if arguments.quick else 100)
         if chosen & {"page", "ticket"}:
             figures |= pages_and_tickets(fresh(), root, chosen, 3.0 if arguments.quick else 10.0)
         if "signin" in chosen:
