@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from typing import Any, SupportsIndex
 from unittest import mock
 
 import gmpy2
@@ -246,6 +247,34 @@ def test_handshakes_run_side_by_side_in_threads() -> None:
     for worker in workers:
         worker.join()
     assert len({host.keys.kek for host in hosts}) == 8
+
+
+class Watched(list[int]):
+    """A row of a table that notes where it is read."""
+
+    def __init__(self, row: list[int], read: list[int]) -> None:
+        super().__init__(row)
+        self.read = read
+
+    def __getitem__(self, at: SupportsIndex | slice) -> Any:
+        assert isinstance(at, int)
+        self.read.append(at)
+        return super().__getitem__(at)
+
+
+def test_a_table_of_powers_reads_where_its_mask_says() -> None:
+    """The same exponent is read at other places of every table; each power reads once in every row."""
+    exponent, places = 2**255 + 0x1234, []
+    for _ in range(2):
+        powers, read = FixedBase(5, SRP_N, 8), list[int]()
+        powers._rows = [Watched(row, read) for row in powers._rows]
+        assert powers.power(exponent) == pow(5, exponent, SRP_N)
+        assert len(read) == 32
+        places.append(read)
+        digits = [exponent >> 8 * at & 255 for at in range(32)]
+        assert [place ^ (powers._mask >> 8 * at & 255) for at, place in enumerate(read)] == digits
+    assert places[0] != places[1]
+    assert places[0] != digits
 
 
 @given(st.sampled_from((4, 8)), st.integers(1, SRP_N - 1), st.integers(0, 2**256 - 1))
