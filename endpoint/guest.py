@@ -27,7 +27,7 @@ from wire.packet import PacketHeader
 REPEAT_EVERY: Final = 2.0
 """Seconds until an unanswered message goes out again."""
 JOIN_WITHIN: Final = 30.0
-"""Seconds from the first link to the snapshot."""
+"""Seconds from the first link to the roster's end, unless the guest has more patience."""
 
 
 class Stage(Enum):
@@ -44,14 +44,15 @@ class Stage(Enum):
 class Guest(Member):
     """`failure` says why a join ended; `stage` where it stands."""
 
-    def __init__(self, ticket: Ticket, password: str, name: str, *, expected: str | None = None) -> None:
-        """`expected`: the fingerprint F of the link. Raises WrongOrganizer if the ticket names another key."""
+    def __init__(self, ticket: Ticket, password: str, name: str, *, expected: str | None = None, patience: float = JOIN_WITHIN) -> None:
+        """`expected`: the fingerprint F of the link; `patience`: seconds to get in. Raises WrongOrganizer if the ticket names another key."""
         super().__init__(ticket.session, ticket.participant, ticket.meeting_key, SigningKey.generate(), ExchangeKey.generate())
         if expected is not None and fingerprint(ticket.meeting_key) != expected:
             raise WrongOrganizer
         self.features = ticket.features
         self.stage = Stage.PREPARING
         self.failure: EndpointError | None = None
+        self.patience = patience
         self._ticket = ticket
         self._password = password
         self._name = name
@@ -84,11 +85,11 @@ class Guest(Member):
         """Whom to ask, by the relay's word; the handshake proves it. A changed one means that the try starts anew; we prove ourselves to no
         more than `TRIES` of them."""
         if self._give_up_at is None:
-            self._give_up_at = now + JOIN_WITHIN
+            self._give_up_at = now + self.patience
         if organizer in (EVERYONE, self.me, self._office) or self.stage in (Stage.IN, Stage.FAILED):
             return
         self._office = organizer
-        self._give_up_at = now + JOIN_WITHIN if self.stage is Stage.WAITING else self._give_up_at
+        self._give_up_at = now + self.patience if self.stage is Stage.WAITING else self._give_up_at
         self._begin(now)
 
     def _begin(self, now: float) -> None:

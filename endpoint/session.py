@@ -27,7 +27,7 @@ from crypto.srp import make_verifier
 from endpoint.chair import Chair
 from endpoint.errors import Congested, EndpointError, JoinTimeout, NoRelay, NotAllowed, SessionOver
 from endpoint.events import Dropped, Event, InputReceived, LinkChanged, PointerMoved, Removed, ScreenGap, ScreenMessage, SnapshotWanted
-from endpoint.guest import JOIN_WITHIN, Guest
+from endpoint.guest import Guest
 from endpoint.hands import Input, Pointer
 from endpoint.job import Job
 from endpoint.member import Member
@@ -412,7 +412,8 @@ class Session:
         async with _limiter(_dials, DIALS):
             self._relays = await nearest_first(self.ticket.relays, lambda relay: relay.addresses)
         relays = list(self._relays)
-        retry, refused, refused_since, reached, give_up = FIRST_RETRY, 0, math.inf, False, trio.current_time() + JOIN_WITHIN
+        retry, refused, refused_since, reached = FIRST_RETRY, 0, math.inf, False
+        give_up = trio.current_time() + (self.member.patience if isinstance(self.member, Guest) else math.inf)
         while not self.over:
             reserve, self._reserve = self._reserve, None
             if reserve is not None and reserve.over:
@@ -425,7 +426,7 @@ class Session:
             if self._closing:
                 return
             reached = reached or closed is not None
-            if isinstance(self.member, Guest) and not (reached or self.member.joined) and trio.current_time() >= give_up:
+            if not (reached or self.member.joined) and isinstance(self.member, Guest) and trio.current_time() >= give_up:
                 self.member.failure = NoRelay()
                 self._close(CloseReason.LOST)
                 return
