@@ -54,8 +54,9 @@ MAX_BATCH: Final = 1024
 """Members in one admit."""
 
 
-class Member(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A participant's full entry: what everyone knows of whoever may send to all."""
+class Member(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A participant's full entry: what everyone knows of whoever may send to all. It refers to nothing that could refer back, and a full hall
+    has thousands: the collector need not look at them."""
 
     id: Id
     role: U8
