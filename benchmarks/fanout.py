@@ -12,7 +12,7 @@ a receiver was given; ratios are medians of the rounds' ratios, so a busy machin
     c_ratio_sat_1200, c_ratio_paced_1200    ours ÷ C
     scale_1000_over_100                 our cost of a packet at 1,000 receivers ÷ at 100, saturated; us_sat_1200_xN at N receivers
     idle_link_kb, nats_idle_link_kb     memory of a link that is idle, over 2,000 links
-    handshakes_per_cpu_s                full handshakes; nats_resumed_per_cpu_s: resumed ones. Ours are never resumed: there are no tickets
+    handshakes_per_cpu_s                full handshakes; nats_resumed_per_cpu_s: resumed ones; ours never are (docs/protocol.md)
 
 Needs gcc and libssl-dev, and nats-server for the ratios (Debian packages).
 """

@@ -74,6 +74,13 @@ static void ping_all(void) {
     for (int i = 0; i < count; i++) if (links[i].ssl) ping(&links[i]);
 }
 
+static void ping_spread(void) {                   /* one link after the other, as those of many machines are */
+    static uint64_t pinged;
+    uint64_t now = now_ns(), due = (now - last_ping) * count / 900000000ull;
+    for (; pinged < due; pinged++) ping(&links[pinged % count]);
+    if (pinged >= (uint64_t)count) pinged = 0, last_ping = now;
+}
+
 static int dial(const char *host, int port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
     int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -187,11 +194,20 @@ static uint64_t taken(void) {                     /* by the slowest of those tha
     return least;
 }
 
-static void turn(int timeout) {
+static void look(int timeout) {
     struct epoll_event events[256];
     int n = epoll_wait(epoll_fd, events, 256, timeout);
     for (int i = 0; i < n; i++) take(&links[events[i].data.u32]);
+}
+
+static void turn(int timeout) {
+    look(timeout);
     ping_all();
+}
+
+static void turn_spread(int timeout) {
+    look(timeout);
+    ping_spread();
 }
 
 static void put(unsigned char *out, uint64_t counter, uint64_t stamp) {
@@ -265,7 +281,7 @@ static void talk(double rate, double seconds, int group) {
     wrong = sampled = 0;
     for (uint64_t k = 0; k < number;) {
         if (k > (uint64_t)((now_ns() - start) * rate / 1e9)) {
-            turn(1);
+            turn_spread(1);
             continue;
         }
         uint64_t session = htobe64(base + k % groups);
@@ -273,10 +289,10 @@ static void talk(double rate, double seconds, int group) {
         memcpy(out + packet_at + 4, &session, 8);
         if (SSL_write(links[k % groups * group].ssl, out, message_size) != message_size) die("talking");
         k++;
-        turn(0);
+        turn_spread(0);
     }
     talked += rounds;
-    for (uint64_t deadline = now_ns() + 5000000000ull; waits && now_ns() < deadline; turn(1)) {
+    for (uint64_t deadline = now_ns() + 5000000000ull; waits && now_ns() < deadline; turn_spread(1)) {
         waits = 0;
         for (int i = 0; i < decrypting; i++) waits += i % group && links[i].next != talked;
     }
@@ -388,7 +404,7 @@ int main(int argc, char **argv) {
         if (got == 0) return 0;
         if (got > 0) filled += got;
         line[filled] = 0;
-        if (!strchr(line, '\n')) { turn(20); continue; }
+        if (!strchr(line, '\n')) { turn_spread(5); continue; }
         unsigned long long window, packets;
         double rate, seconds;
         int group;
@@ -397,7 +413,7 @@ int main(int argc, char **argv) {
         else if (sscanf(line, "talk %lf %lf %d", &rate, &seconds, &group) == 3) talk(rate, seconds, group);
         else if (sscanf(line, "idle %lf", &seconds) == 1) {
             uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
-            while (now_ns() < until) turn(20);
+            while (now_ns() < until) turn_spread(20);
             printf("{}\n");
             fflush(stdout);
         } else die("what was that?");

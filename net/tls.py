@@ -1,8 +1,9 @@
 """The one TLS configuration of Parley, and every way in which a handshake is refused, by name.
 
-TLS 1.3 (RFC 8446) with one cipher suite, TLS_AES_128_GCM_SHA256, on both sides; no tickets, so no session outlives its check; nothing of
-it can be configured. Servers prove themselves by a certificate of the cluster CA. A server asks its callers for one only where other
-servers call; a caller that shows one is checked as strictly as a server.
+TLS 1.3 (RFC 8446) with one cipher suite, TLS_AES_128_GCM_SHA256, on both sides; nothing is resumed, so no session outlives its check (a
+server keeps none, and OpenSSL's tickets only name what it would have kept); nothing of it can be configured. Servers prove themselves by a
+certificate of the cluster CA. A server asks its callers for one only where other servers call; a caller that shows one is checked as
+strictly as a server.
 
 A certificate that TLS itself can judge (foreign, expired, damaged) ends the handshake with an alert, so both sides know why. What TLS
 cannot judge, the *kind* of server in the certificate's URI, is judged right after it by `check_peer`.
