@@ -5,6 +5,7 @@ alter them (`render_as_batch`); foreign keys are off meanwhile and checked befor
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,7 @@ def config(db: Connection | None = None) -> Config:
 
 def upgrade(location: str, *, busy_seconds: float = BUSY_SECONDS) -> None:
     """To the newest revision. Raises `StoreUnavailable` with the cause `too-new` for a database from the future."""
-    _migrate(location, lambda settings: command.upgrade(settings, "head"), busy_seconds)
+    _migrate(location, _to_newest, busy_seconds)
 
 
 def downgrade(location: str, revision: str) -> None:
@@ -40,16 +41,29 @@ def downgrade(location: str, revision: str) -> None:
     _migrate(location, lambda settings: command.downgrade(settings, revision), BUSY_SECONDS)
 
 
+def _to_newest(settings: Config) -> None:
+    command.upgrade(settings, "head")
+
+
+@cache
+def _revisions() -> tuple[frozenset[str], str | None]:
+    """All that there are, and the newest."""
+    scripts = ScriptDirectory.from_config(config())
+    return frozenset(script.revision for script in scripts.walk_revisions()), scripts.get_current_head()
+
+
 def _migrate(location: str, step: Callable[[Config], None], busy_seconds: float) -> None:
     engine = open_engine(location, busy_seconds=busy_seconds, foreign_keys=False)
     try:
-        known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+        known, newest = _revisions()
         with named_failures(), engine.execution_options(parley_write=True).begin() as db:
             if db.dialect.name == "postgresql":
                 db.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")  # one manager at a time, where several start together
-            if set(MigrationContext.configure(db).get_current_heads()) - known:
+            here = frozenset(MigrationContext.configure(db).get_current_heads())
+            if here - known:
                 raise StoreUnavailable(StoreCause.TOO_NEW)
-            step(config(db))
+            if step is not _to_newest or here != {newest}:  # as it is at every start but the first
+                step(config(db))
             if db.dialect.name == "sqlite" and db.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
                 raise StoreUnavailable(StoreCause.DAMAGED)
     finally:
