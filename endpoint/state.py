@@ -242,6 +242,7 @@ class State:
             epoch=Epoch(snapshot.epoch),
             epoch_digest=snapshot.epoch_digest,
             successors=[ParticipantId(i) for i in snapshot.successors],
+            contested=snapshot.contested,
             control_since=snapshot.index,
             first_index=snapshot.index,
             heads=[snapshot.head],

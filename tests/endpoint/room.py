@@ -38,6 +38,7 @@ class Room:
         self.withheld: dict[ParticipantId, list[bytes]] = defaultdict(list)  # channel 1 of others, as their outbox keeps it
         self.readers: dict[ParticipantId, HaveVector] = {}
         self.linked: set[ParticipantId] = set()
+        self.silent: set[ParticipantId] = set()  # what they say does not leave their machine
         self.fresh: set[ParticipantId] = set()
         self.ring: list[bytes] = []
         self.has = HaveVector()
@@ -140,7 +141,7 @@ class Room:
                         job.failed(error, self.now)
                     else:
                         job.done(outcome, self.now)
-                while member.out and (participant in self.linked or not isinstance(member.out[0], bytes)):
+                while member.out and participant not in self.silent and (participant in self.linked or not isinstance(member.out[0], bytes)):
                     moving = True
                     self._take(participant, member.out.popleft())
                 self.seen[participant].extend(member.events)

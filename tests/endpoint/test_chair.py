@@ -237,6 +237,26 @@ def test_G08_a_successor_takes_over_after_a_minute_of_silence_and_not_before() -
     assert room.chat(ben)[-1] == ("Late", "on we go")
 
 
+def test_who_comes_between_a_take_over_and_the_yield_follows_that_too() -> None:
+    room, (ana, ben) = hall("Ana", "Ben")
+    olga = room.organizer
+    olga.chair.name_successors([ana.me], room.now)
+    room.run(6.0)
+    room.unlink(olga.me)
+    room.run(65.0, step=1.0)
+    ana.heir.take_over(room.now)
+    room.run(3.0)
+    dora = room.admitted(7, "Dora")
+    room.link(olga.me)
+    room.run(6.0)
+    ana.chair.lock(True, room.now)
+    room.run(1.0)
+    assert not ana.state.contested
+    agree(ana, ben, dora, olga)
+    assert dora.state.snapshot() == ana.state.snapshot()
+    assert not dora.dropped["entry-illegal"]
+
+
 def test_a_take_over_at_65_s_and_the_former_organizer_back_at_90_s_yields() -> None:
     room, olga, (ana, ben, cleo) = with_successor()
     room.unlink(olga.me)
