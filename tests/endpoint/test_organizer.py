@@ -543,6 +543,22 @@ def test_who_comes_back_within_two_minutes_has_not_left() -> None:
     assert room.events(ana, events.PresenceChanged) == [events.PresenceChanged(frozenset({ben.me})), events.PresenceChanged(frozenset())]
 
 
+def test_G35_away_shows_within_a_second_and_changes_no_key_and_120_s_are_a_leave_with_a_new_one() -> None:
+    room = Written()
+    ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
+    room.run(6.0, step=0.25)
+    epoch = ana.state.epoch
+    room.presence([], [ben.me])
+    room.run(0.75, step=0.25)
+    assert ana.away == {ben.me}
+    room.run(118.0, step=1.0)
+    assert ben.me in ana.state.members
+    assert ana.state.epoch == epoch
+    room.run(3.0, step=0.5)
+    assert ben.me not in ana.state.members
+    assert ana.state.epoch != epoch
+
+
 def test_a_participant_id_never_comes_back_not_even_after_leaving() -> None:
     room = Room()
     ben = room.admitted(3, "Ben")

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from mcs import limits
 from mcs.node import Node
@@ -32,6 +33,7 @@ from wire.control import (
     Revoke,
     Taken,
     Want,
+    encode_control,
 )
 from wire.errors import CloseReason
 from wire.frame import MAX_BODY
@@ -417,6 +419,25 @@ async def test_the_office_hears_who_comes_and_goes_and_everybody_who_holds_it(cl
         await found.manager.until(lambda: any(isinstance(f, Facts) and (f.office, f.term) == (2, 2) for f in found.manager.heard))
         found.organizer.send(Channel.LOG)
         assert (await found.organizer.end()).reason is CloseReason.FORBIDDEN
+
+
+async def test_G35_who_falls_silent_is_away_within_four_seconds(cluster: Cluster, mock_clock: MockClock) -> None:
+    """Its link is up, and it says nothing: a frozen machine, a line that was cut."""
+    mock_clock.rate = 1.0
+    async with desk(cluster) as found:
+        stream = await dial([found.address], client_context(cluster.ca, None), server_kind="mcs", cluster="home")
+        try:
+            began = trio.current_time()
+            await stream.send_all(encode_control(found.meeting.hello(3)))
+            await found.organizer.until(lambda: any(3 in p.here for p in found.organizer.of(Presence)))
+            mock_clock.rate = 0.0
+            while not any(3 in p.away for p in found.organizer.of(Presence)) and trio.current_time() < began + 10:
+                mock_clock.jump(0.1)
+                await trio.testing.wait_all_tasks_blocked(0.005)
+            assert 3.0 <= trio.current_time() - began <= 4.0
+        finally:
+            mock_clock.rate = 1.0
+            stream.close_now()
 
 
 async def test_an_orderly_stop_is_told(cluster: Cluster) -> None:
