@@ -1,10 +1,8 @@
-"""The same kill for nats-server, for `benchmarks/faults.py`: a full cluster of it, without TLS, and clients that come back at
-once to the next server. What was published while a client was away, or was inside the server that died, is gone: nobody keeps it."""
+"""The same kill and the same stall for nats-server, for `benchmarks/faults.py`: a full cluster of it, without TLS, and clients that come
+back at once to the next server. What was published while a client was away, or was inside the server that died, is gone: nobody keeps it."""
 
 import contextlib
 import json
-import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -38,6 +36,7 @@ class Client:
         self.got: dict[int, set[int]] = {}
         self.doubled = 0
         self.quiet = False
+        self.stalled: trio.Event | None = None  # it reads nothing until then
         self._stream: trio.SocketStream | None = None
         self._writing = trio.Lock()
 
@@ -60,6 +59,8 @@ class Client:
     async def read(self, stream: trio.SocketStream) -> None:
         data = b""
         while part := await stream.receive_some():
+            if self.stalled is not None:
+                await self.stalled.wait()
             data += part
             while b"\r\n" in data:
                 line, _, rest = data.partition(b"\r\n")
@@ -106,28 +107,78 @@ def gaps_ms(clients: list[Client], moments: list[float]) -> list[float]:
     return found
 
 
-def kill(rounds: int) -> dict[str, Any]:
-    ports = free_ports(2 * SERVERS)
-    routes = ",".join(f"nats://127.0.0.1:{port}" for port in ports[SERVERS:])
+class Servers:
+    """A cluster in which everyone is linked with everyone."""
 
-    def start(at: int, where: str) -> "subprocess.Popen[bytes]":
-        command = [
-            "nats-server",
-            "-a",
-            "127.0.0.1",
-            "-p",
-            str(ports[at]),
-            "--cluster_name",
-            "c",
-            "--cluster",
-            f"nats://127.0.0.1:{ports[SERVERS + at]}",
-        ]
-        with (Path(where) / f"nats-{at}.log").open("ab") as log:
-            return subprocess.Popen([*command, "--routes", routes], stdout=log, stderr=log)
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.ports = free_ports(2 * SERVERS)
+        self.running = [self._start(at) for at in range(SERVERS)]
+
+    def _start(self, at: int) -> "subprocess.Popen[bytes]":
+        routes = ",".join(f"nats://127.0.0.1:{port}" for port in self.ports[SERVERS:])
+        command = ["nats-server", "-a", "127.0.0.1", "-p", str(self.ports[at])]
+        command += ["--cluster_name", "c", "--cluster", f"nats://127.0.0.1:{self.ports[SERVERS + at]}", "--routes", routes]
+        with (Path(self.where) / f"nats-{at}.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def kill(self, at: int) -> None:
+        self.running[at].kill()
+        self.running[at].wait()
+
+    def start(self, at: int) -> None:
+        self.running[at] = self._start(at)
+
+    def end(self) -> None:
+        for at in range(SERVERS):
+            self.kill(at)
+
+
+def stall(rounds: int, seconds: float, clients: int = 200) -> dict[str, Any]:
+    """One of many stops reading, in rounds as in `benchmarks.faults.stall`."""
 
     async def main(where: str) -> dict[str, Any]:
-        servers = [start(at, where) for at in range(SERVERS)]
-        clients = [Client(number, ports[:SERVERS], RATE) for number in range(CLIENTS)]
+        servers = Servers(where)
+        members = [Client(number, servers.ports[:SERVERS], 20.0 if number == 0 else 0.0) for number in range(clients)]
+        windows: dict[str, list[tuple[float, float]]] = {"calm": [], "control": [], "stalled": []}
+        try:
+            await trio.sleep(2.0)
+            async with trio.open_nursery() as nursery:
+                for member in members:
+                    nursery.start_soon(member.run)
+                await trio.sleep(5.0)
+                for _ in range(rounds):
+                    for kind, found in windows.items():
+                        began, over = time.monotonic(), trio.Event()
+                        members[-1].stalled = over if kind == "stalled" else None
+                        await trio.sleep(seconds)
+                        found.append((began, time.monotonic()))
+                        over.set()
+                    members[-1].stalled = None
+                    await trio.sleep(2.0)
+                nursery.cancel_scope.cancel()
+        finally:
+            servers.end()
+        sent, got = (np.concatenate([np.array(getattr(m, which)) for m in members[1:-1]]) for which in ("sent_at", "got_at"))
+        p99s = {
+            kind: float(np.percentile(np.concatenate([(got - sent)[(sent >= a) & (sent < b)] for a, b in found]), 99) * 1000)
+            for kind, found in windows.items()
+        }
+        calm = (p99s["calm"] + p99s["control"]) / 2
+        return {
+            "nats_stall_others_p99_ratio": round(p99s["stalled"] / calm, 3),
+            "nats_stall_control_p99_ratio": round(p99s["control"] / p99s["calm"], 3),
+            "nats_stall_p99_ms": round(p99s["stalled"], 1),
+        }
+
+    with tempfile.TemporaryDirectory() as where:
+        return trio.run(main, where)
+
+
+def kill(rounds: int) -> dict[str, Any]:
+    async def main(where: str) -> dict[str, Any]:
+        servers = Servers(where)
+        clients = [Client(number, servers.ports[:SERVERS], RATE) for number in range(CLIENTS)]
         moments = []
         try:
             await trio.sleep(2.0)
@@ -138,19 +189,16 @@ def kill(rounds: int) -> dict[str, Any]:
                 for _ in range(rounds):
                     for at in range(SERVERS):
                         moments.append(time.monotonic())
-                        os.kill(servers[at].pid, signal.SIGKILL)
-                        servers[at].wait()
+                        servers.kill(at)
                         await trio.sleep(0.7)
-                        servers[at] = start(at, where)
+                        servers.start(at)
                         await trio.sleep(2.3)
                 for client in clients:
                     client.quiet = True
                 await trio.sleep(1.0)
                 nursery.cancel_scope.cancel()
         finally:
-            for server in servers:
-                server.kill()
-                server.wait()
+            servers.end()
         lost = sum(other.sent - len(client.got.get(other.number, ())) for client in clients for other in clients if other is not client)
         heard = gaps_ms(clients, moments)
         return {
