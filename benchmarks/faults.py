@@ -3,7 +3,8 @@
 A meeting in processes: 5 relays, 20 members in four processes that speak with the product's own link, outbox and have-vectors (what is
 inside their packets is not sealed), chat, keys, log and input at 200 packets a second together, a screen at 12 pictures a second in which
 every picture follows from the one before. The relays are the real ones; the manager is the suite's, which speaks the real link and says
-membership and one meeting's grants, without a store. So the figures are the network's; opening what arrives comes on top. They are of all members and all faults of a scenario, gaps in the time from saying to hearing.
+membership and one meeting's grants, without a store. So the figures are the network's; opening what arrives comes on top. They are of
+all members and all faults of a scenario, gaps in the time from saying to hearing.
 
     kill        SIGKILL of each relay in turn, ten times; it comes back empty after a second
                 kill_lost, kill_doubled; kill_gap_ms_p99, _max: the longest that anything said around the kill was on its way to one member;
