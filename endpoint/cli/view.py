@@ -135,7 +135,10 @@ def _screen(view: View) -> Text:
     moved = f"{frames} · ↑ {decimal(int(view.rate_out))}/s ↓ {decimal(int(view.rate_in))}/s".replace("bytes", "B")
     if view.sharing:
         return Text.assemble((view.sharing, "bold"), (f" · {moved}", _FACT))
-    what = f"{view.showing}" + (f": {view.presenting}'s screen" if view.presenting else "")
+    if view.showing:
+        what = view.showing + (f": {view.presenting}'s screen" if view.presenting else "")
+    else:
+        what = "you present, and have nothing to show: that takes --share"
     return Text.assemble((what, "bold"), (f" · {moved}", _FACT), *([("\n" + view.picture, "green")] if view.picture else []))
 
 
@@ -211,6 +214,8 @@ def sentence(event: events.Event, room: Room) -> Text | None:
             how = "Nobody else comes in." if event.locked else "Newcomers wait to be let in." if event.knock else "The door is open."
             return Text(how, style=_FACT)
         case events.OrganizerChanged():
+            if event.participant == room.session.me:
+                return Text("You organize this session now, for good. /help lists what you can do.", style=_TROUBLE)
             what = " has taken over and organizes this session now." if event.took_over else " organizes this session now."
             return Text.assemble(name(event.name), (what, _TROUBLE))
         case events.SuccessorsChanged():

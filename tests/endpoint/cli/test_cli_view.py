@@ -154,6 +154,8 @@ async def test_every_event_has_its_words(meeting: hall.Room) -> None:
         (events.PresenterChanged(ParticipantId(3), "Ana"), "Ana presents."),
         (events.PresenterChanged(who, "Olga"), "You present."),
         (events.PresenterChanged(ParticipantId(0), ""), "Nobody presents."),
+        (events.OrganizerChanged(who, "Olga"), "You organize this session now, for good."),
+        (events.OrganizerChanged(ParticipantId(3), "Ana"), "Ana organizes this session now."),
         (events.ChatRightChanged(who, allowed=False), "Olga may not chat any more."),
         (events.Wish(who, "Ana", "ask-present"), "Ana asks to present: /present 1."),
         (events.Wish(who, "Ana", "ask-control"), "Ana asks for mouse and keyboard"),
@@ -169,6 +171,12 @@ async def test_every_event_has_its_words(meeting: hall.Room) -> None:
         assert shown is not None
         assert words in shown.plain
     assert view.sentence(events.Joined(), room) is None
+
+
+async def test_who_presents_and_shares_nothing_is_told_why(meeting: hall.Room) -> None:
+    meeting.organizer.chair.appoint(meeting.organizer.me, meeting.now)
+    meeting.run()
+    assert "you present, and have nothing to show: that takes --share" in drawn(view.status(View.of(a_room(meeting), None), 100))
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
