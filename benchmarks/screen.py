@@ -10,6 +10,7 @@ that changed. Ours is decoded again, and must equal the recording wherever the e
     exact_after_X          seconds from the last change until every pixel is exact
     cpu_ms_X               milliseconds of the encoder's CPU, all of its threads, per picture that changed
     decode_ms_X            the same of the decoder
+    …_4k                   the same at 3840 × 2160 (--fine): the scene in each quarter of the screen, all of them at once
     alone_X_bytes, …_cpu_ms, …_s   the recording's last picture after its first, looked at until it is exact: all of its bytes and CPU, seconds
 
 What `photo` compares: its pictures change twice a second, sooner than film is made exact, so nearly all of `bytes_photo` and `cpu_ms_photo` is
@@ -27,7 +28,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +37,7 @@ from benchmarks import _screen_corpus as corpus
 from benchmarks import _screen_peers as peers
 from endpoint.screen.decoder import Decoder
 from endpoint.screen.encoder import Encoder
-from endpoint.screen.picture import Picture, Rect
+from endpoint.screen.picture import Picture, Rect, blank
 
 LOSSLESS = ("term", "edit", "scroll", "window")
 LOSSY = ("slides", "photo", "video")
@@ -101,10 +102,25 @@ def psnr(errors: Sequence[float]) -> float:
     return 10 * math.log10(65025 / mean) if mean else 99.0
 
 
-def ours(recorded: corpus.Recording, at_most: int | None) -> Ours:
+Played = Iterator[tuple[Picture, list[Rect] | None, bool]]
+
+
+def fourfold(played: Played) -> Played:
+    """The same on a screen with twice the width and height, in each quarter of it."""
+    large: Picture | None = None
+    for picture, damage, changed in played:
+        height, width = picture.shape[:2]
+        if large is None:
+            large = blank(2 * width, 2 * height)
+        corners = [(x, y) for y in (0, height) for x in (0, width)]
+        for x, y in corners if changed else ():
+            large[y : y + height, x : x + width] = picture
+        yield large, None if damage is None else [r._replace(x=r.x + x, y=r.y + y) for r in damage for x, y in corners], changed
+
+
+def ours(played: Played) -> Ours:
     """Encode it, as a presenter would, and check it, as a viewer would."""
     result, changed_at = Ours(), 0.0
-    played = corpus.pictures(recorded, at_most)
     pair = Pair(next(played)[0])
     for number, (picture, damage, changed) in enumerate(played, 1):
         now, before = number / corpus.FPS, pair.encoding
@@ -155,6 +171,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the first four seconds of each scene, no TigerVNC")
     parser.add_argument("--only", default=",".join(LOSSLESS + LOSSY), help="which scenes, with commas between")
     parser.add_argument("--peers", default="video,tight", help="whom to run beside ours: video, tight; empty for none")
+    parser.add_argument("--fine", action="store_true", help="ours at 3840 × 2160 too")
     parser.add_argument("--record", action="store_true", help="record the scenes anew")
     arguments = parser.parse_args()
     lacking = corpus.missing()
@@ -167,7 +184,7 @@ def main() -> None:
         if name not in arguments.only.split(","):
             continue
         recorded = corpus.recording(scene, arguments.record)
-        mine = ours(recorded, at_most)
+        mine = ours(corpus.pictures(recorded, at_most))
         each = mine.bytes / max(mine.changed, 1)
         figures[f"bytes_{name}"] = round(each)
         figures[f"cpu_ms_{name}"] = round(1000 * mine.cpu / max(mine.changed, 1), 1)
@@ -184,6 +201,13 @@ def main() -> None:
         elif any(mine.errors):
             line += f", {sum(bool(e) for e in mine.errors)} not exact at once ({mine.still_bytes} later)"
         print(line, flush=True)
+        if arguments.fine:
+            fine = ours(fourfold(corpus.pictures(recorded, at_most)))
+            each_ms = [1000 * spent / max(fine.changed, 1) for spent in (fine.cpu, fine.decoding)]
+            figures |= {f"cpu_ms_{name}_4k": round(each_ms[0], 1), f"decode_ms_{name}_4k": round(each_ms[1], 1)}
+            line = f"        3840 × 2160 {fine.bytes / max(fine.changed, 1):10,.0f} bytes each, cpu {each_ms[0]:6.1f} ms "
+            line += f"(worst {1000 * fine.slowest:4.0f}), decoding {each_ms[1]:6.1f} ms, exact after {fine.worst_wait:.2f} s at most"
+            print(line + (f", {psnr(fine.errors):.1f} dB" if any(fine.errors) else ""), flush=True)
         if "video" in arguments.peers:
             if name in LOSSLESS:
                 video = {codec: peers.video(recorded, at_most, codec, 20) for codec in ("vp9", "x264")}

@@ -47,7 +47,7 @@ MOTION_TILES: Final = 6
 STILL_PIXELS: Final = 400_000
 """Of one update, so that what people do meanwhile does not wait behind a photograph."""
 HALF: Final = 1_000_000
-"""Larger regions are filmed at half their width and height: it is the exact picture a moment later that counts."""
+"""Where more pixels than this change together, film has half the width and height: it is the exact picture a moment later that counts."""
 FRAME_SECONDS: Final = 0.12
 """Of the link's rate, for a frame of film: eight a second, whatever the link."""
 STILL_SECONDS: Final = 0.25
@@ -81,6 +81,7 @@ class _Filming:
     scale: int
     quality: int
     encoder: FilmEncoder
+    canvas: Picture  # what was painted of the region; the rest stays grey and costs nothing, whatever stands there
     begun: bool = False  # whether its key frame has been made
 
 
@@ -230,15 +231,16 @@ class Encoder:
         begins = self._classifier.cover(changed, now)
         region = self._classifier.region
         assert region is not None
-        filming = self._filming
-        if begins or filming is None or filming.region != region or filming.quality != self._quality:
-            scale = 2 if region.area > HALF else 1
-            quantiser = (QUALITIES if scale == 1 else HALF_QUALITIES)[self._quality]
-            encoder = FilmEncoder(-(-region.width // scale), -(-region.height // scale), quantiser)
-            filming = self._filming = _Filming(region, scale, self._quality, encoder)
-        x, y, w, h = region
-        frame = filming.encoder.encode(np.ascontiguousarray(picture[y : y + h, x : x + w]))
         paints = tuple(part for rect in rects if (part := _common(rect, region)))
+        filming = self._filming
+        scale = 2 if sum(rect.area for rect in paints) > HALF or region.area > 4 * HALF else 1
+        if begins or filming is None or filming.region != region or filming.quality != self._quality or filming.scale < scale:
+            filming = self._filming = _begun(region, scale, self._quality)
+        x, y, w, h = region
+        for rect in paints:
+            here = np.s_[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
+            filming.canvas[rect.y - y : rect.y - y + rect.height, rect.x - x : rect.x - x + rect.width] = picture[here]
+        frame = filming.encoder.encode(filming.canvas)
         for rect in paints:
             where = np.s_[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
             np.bitwise_and(new[where], COLOUR, out=old[where])
@@ -294,6 +296,13 @@ class Encoder:
         body = planes.split(new, rects, left=True)
         _settle(new, old, rects)
         return Exact(tuple(rects), zstandard.ZstdCompressor(compression_params=_STILL).compress(body.data))
+
+
+def _begun(region: Rect, scale: int, quality: int) -> _Filming:
+    quantiser = (QUALITIES if scale == 1 else HALF_QUALITIES)[quality]
+    encoder = FilmEncoder(-(-region.width // scale), -(-region.height // scale), quantiser)
+    canvas = np.full((region.height, region.width, 4), 128, np.uint8)
+    return _Filming(region, scale, quality, encoder, canvas)
 
 
 def _settle(new: Words, old: Words, rects: Sequence[Rect]) -> None:

@@ -271,6 +271,28 @@ def test_a_slow_link_makes_film_worse_and_a_fast_one_better_again() -> None:
     assert min(again[-4:]) > good / 2
 
 
+def test_two_films_far_apart_are_filmed_at_their_full_size_and_what_lies_between_costs_nothing() -> None:
+    """A page with two of them: one region covers both, and a text between them."""
+    picture, one, grain = blank(1600, 900), film(320, 256), np.random.default_rng(5).integers(0, 256, (300, 800, 3))
+    pictures = []
+    for frame in itertools.islice(one, 4):
+        picture[64:320, 64:384] = picture[576:832, 1216:1536] = frame
+        pictures.append(picture.copy())
+    for picture in pictures:
+        picture[340:560, 400:1200, :3] = 255 * (grain[:220] > 200)  # two colours: text, as it were
+    pair = Pair(pictures[0])
+    for picture in pictures[1:]:
+        pair.now += 0.1
+        pair.show(picture)
+    shown = [parse_update_untrusted(update, 1600, 900).film for update in pair.sent]
+    assert all(film is not None and film.scale == 1 for film in shown)
+    alone = Pair(pictures[0][:320, :384].copy())
+    for picture in pictures[1:]:
+        alone.now += 0.1
+        alone.show(np.ascontiguousarray(picture[:320, :384]))
+    assert sum(map(len, pair.sent)) < 2.2 * sum(map(len, alone.sent))
+
+
 def test_on_a_slow_link_film_is_made_exact_in_small_pieces() -> None:
     rate = 50_000
     picture, pair = photograph(512, 512), Pair(blank(512, 512))
