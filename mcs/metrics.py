@@ -125,7 +125,7 @@ def status(node: "Node") -> dict[str, Any]:
             "addresses": [f"{host}:{port}" for host, port in state.info.addresses],
             "links": state.links if name != overlay.me else relay.links,
             "sessions": state.sessions if name != overlay.me else len(overlay.ours),
-            "peers": {peer: _class_words(class_) for peer, class_ in state.peers},
+            "peers": {peer: _class_words(class_) for peer, class_ in state.peers if name in _seen_by(node, peer)},
             "draining": state.draining,
             "left": state.left,
             "rtt_ms": round(1000 * rtt, 1) if (rtt := overlay.rtt(name)) is not None else None,
@@ -169,6 +169,12 @@ def _tree(node: "Node", session: Session) -> dict[str, Any]:
     }
 
 
+def _seen_by(node: "Node", other: str) -> set[str]:
+    """Whom another relay says that it is linked to. What a dead one last said of itself is no news of it."""
+    state = node.relay.overlay.states.get(other)
+    return {peer for peer, _ in state.peers} if state and not state.left else set()
+
+
 def _class_words(class_: int) -> str:
     return f"≤ {8 << class_} ms"
 
@@ -181,9 +187,8 @@ def wrong(node: "Node") -> list[str]:
         found.append("No manager is linked: running sessions go on, new ones do not reach this relay.")
     for name, info in sorted(overlay.known().items()):
         if name not in relay.nodes:
-            state = overlay.states.get(name)
-            others = sorted(peer for peer, _ in state.peers if peer in overlay.states) if state else []
-            seen = f"others see it ({', '.join(others)})" if set(others) - {overlay.me} else "nobody sees it"
+            others = sorted(other for other in overlay.states if name in _seen_by(node, other))
+            seen = f"others see it ({', '.join(others)})" if others else "nobody sees it"
             found.append(f"{name} ({info.addresses[0][0]}:{info.addresses[0][1]}) is not linked from here; {seen}.")
     for name, state in sorted(overlay.states.items()):
         if state.draining and not state.left:

@@ -62,7 +62,7 @@ def show_overlay(picture: Picture, console: Console) -> None:
     table = Table("relay", "region", "links", "sessions", "round trip", "linked to", "state", title=f"relays, as {picture['node']} sees them")
     for name, node in picture["nodes"].items():
         state = "left" if node["left"] else "draining" if node["draining"] else "up" if node["linked"] else "[red]not linked[/]"
-        rtt = "–" if node["rtt_ms"] is None else f"{node['rtt_ms']} ms"
+        rtt = "–" if node["rtt_ms"] is None else f"{node['rtt_ms']} ms" if node["rtt_ms"] else "< 0.1 ms"
         peers = ", ".join(f"{peer} ({words})" for peer, words in node["peers"].items()) or "[red]nobody[/]"
         table.add_row(name, node["region"] or "–", str(node["links"]), str(node["sessions"]), rtt, peers, state)
     console.print(table)

@@ -20,7 +20,7 @@ from net import pki
 from net.revocation import FILE
 from tests.mcs.processes import relay_process
 from tests.mcs.raw import Cluster, FakeManager, Meeting, settled
-from wire.control import Admitted
+from wire.control import Admitted, NodeInfo, NodeState
 from wire.errors import CloseReason
 
 
@@ -107,7 +107,13 @@ async def test_a_relay_that_is_parted_says_what_is_wrong(cluster: Cluster) -> No
         await settled(lambda: not first.relay.nodes)
         assert status(first)["wrong"] == []  # it has left in order
         first.relay.overlay.hear(change(second.relay.overlay.state, serial=1 << 40, left=False))  # as if it had not
-        assert status(first)["wrong"] == [f"relay-a (127.0.0.1:{second.addresses[0][1]}) is not linked from here; nobody sees it."]
+        stale = change(second.relay.overlay.state, serial=1 << 41, left=False, peers=[("relay-b", 0), ("relay-c", 0)])  # its last word
+        first.relay.overlay.hear(stale)
+        here = f"relay-a (127.0.0.1:{second.addresses[0][1]}) is not linked from here;"
+        assert status(first)["wrong"] == [f"{here} nobody sees it."]
+        assert status(first)["nodes"]["relay-a"]["peers"] == {}
+        first.relay.overlay.hear(NodeState(NodeInfo("relay-c", [("127.0.0.1", 9)]), 1, 1, [("relay-a", 0)]))
+        assert f"{here} others see it (relay-c)." in status(first)["wrong"]
 
 
 async def test_B04_a_drained_relay_sends_its_sessions_elsewhere_without_a_lost_packet(cluster: Cluster, tmp_path: Path) -> None:
