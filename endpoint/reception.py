@@ -28,9 +28,10 @@ MAX_OPEN: Final = 2_048
 MAX_COMPUTING: Final = 8
 """Proofs in worker threads."""
 HANDSHAKE_WITHIN: Final = 30.0
-"""Seconds from message 1 to message 3: as long as a guest tries. One whose handshake was forgotten earlier would wait for nothing."""
+"""Seconds from message 1 to message 3 for which a guest is sure of its place: as long as it tries. Behind that the oldest gives way when there
+is no room. Guests whose machine is slow, or that are a thousand on one, need longer, and one that was forgotten would wait for nothing."""
 ANSWER_FOR: Final = 120.0
-"""Seconds that message 4 is repeated to a guest who has not said `Started`."""
+"""Seconds that message 4 is repeated to a guest who has not said `Started`, and that an unanswered message 2 is remembered at most."""
 NEXT_TRY_AFTER: Final = 1.0
 """Seconds before one guest may begin another try: each costs us a modular power."""
 ANSWERED_WITHIN: Final = 1.0
@@ -142,7 +143,7 @@ class Reception:
     def tick(self, now: float) -> None:
         """Forget who takes too long."""
         for guest, held in list(self._open.items()):
-            if not held.busy and now - held.since >= HANDSHAKE_WITHIN:
+            if not held.busy and now - held.since >= ANSWER_FOR:
                 del self._open[guest]
         for guest, answer in list(self._answers.items()):
             if now - answer.since >= ANSWER_FOR:
@@ -161,7 +162,7 @@ class Reception:
         if self._failures.get(guest, 0) >= TRIES:
             raise WrongSecret
         if held is None and len(self._open) >= MAX_OPEN:
-            raise JoinBusy
+            self._make_room(now)
         hello = parse_handshake_untrusted(body)
         if not isinstance(hello, Hello1) or (held is not None and attempt < held.side.attempt):
             raise MalformedHandshake
@@ -170,6 +171,14 @@ class Reception:
         self._open[guest] = _Handshake(side, now)
         self._heard_at = now
         self._clear(guest, side, 2, side.offer())
+
+    def _make_room(self, now: float) -> None:
+        """Forget the oldest handshake that is not sure of its place any more. Raises JoinBusy."""
+        for guest, held in self._open.items():
+            if not held.busy and now - held.since >= HANDSHAKE_WITHIN:
+                del self._open[guest]
+                return
+        raise JoinBusy
 
     def _proof(self, guest: ParticipantId, attempt: int, body: bytes) -> None:
         answered = self._answers.get(guest)

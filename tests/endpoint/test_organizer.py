@@ -15,13 +15,13 @@ from endpoint.errors import IllegalEntry, NotAllowed, WrongSecret
 from endpoint.guest import Guest, Stage
 from endpoint.handshake import TRIES, clear_packet, place
 from endpoint.lobby import BATCH_EVERY
-from endpoint.messages import Hello1, LogSnapshot, Proof3, Request, Resync, Verb, encode
+from endpoint.messages import Hello1, Proof3, Request, Resync, Roster, Verb, encode
 from endpoint.reception import ANSWERED_WITHIN, HANDSHAKE_WITHIN, MAX_COMPUTING
 from endpoint.rekey import MAX_IN_FLIGHT
 from tests.endpoint.room import Room
 from wire.control import Position
 from wire.ids import EVERYONE, Channel, ParticipantId, Stream
-from wire.packet import Flag, parse_packet_untrusted
+from wire.packet import HEADER_SIZE, Flag, parse_packet_untrusted
 
 
 def entries(room: "Written", kind: type) -> list[object]:
@@ -172,6 +172,23 @@ def test_handshakes_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     (offered,) = organizer.out
     assert isinstance(offered, bytes)
     assert place(int.from_bytes(offered[24:32], "big")) == (0, 2), "who says nothing for so long is forgotten"
+
+
+@pytest.mark.parametrize(("later", "full", "let_in"), [(60.0, False, True), (60.0, True, False), (reception.ANSWER_FOR, False, False)])
+def test_a_slow_guest_is_forgotten_when_its_room_is_needed(later: float, full: bool, let_in: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reception, "MAX_OPEN", 1)
+    room = Room()
+    organizer, guest = room.organizer, Guest(room.ticket(2), room.password, "Ana")._side
+    organizer.receive_untrusted(clear_packet(room.session, guest.me, organizer.me, 1, 0, guest.begin()), room.now)
+    offered = organizer.out.pop()
+    assert isinstance(offered, bytes)
+    organizer.tick(room.now + later)
+    if full:
+        organizer.receive_untrusted(hello(room, 9999), room.now + later)
+    proof = guest.prove(offered[HEADER_SIZE:])
+    organizer.receive_untrusted(clear_packet(room.session, guest.me, organizer.me, 3, 0, proof), room.now + later)
+    assert bool(organizer.jobs) == let_in
+    assert organizer.dropped["handshake-late"] == (not let_in)
 
 
 def test_proofs_that_compute_are_bounded_and_none_is_lost() -> None:
@@ -608,7 +625,7 @@ def test_keys_go_to_members_and_come_from_the_organizer_alone() -> None:
     with pytest.raises(NotAllowed):
         room.organizer._key_message(ben.me, Resync(), room.now)
     with pytest.raises(NotAllowed):
-        room.organizer._key_message(ana.me, LogSnapshot(b"", b"", bytes(64)), room.now)
+        room.organizer._key_message(ana.me, Roster(1, bytes(16), 0, 0, bytes(32), 0), room.now)
     assert len(room.wire) == sent
 
 
