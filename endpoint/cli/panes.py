@@ -213,7 +213,7 @@ def picture_age(waiting: float, own: float | None, others: Sequence[float]) -> s
         return "not connected"
     age = waiting + own / 2 + max(others, default=0.0) / 2
     steps = math.ceil(10 * age)  # coarse: a light that is captured itself must not change all the time
-    how = f"{'<' if steps <= 1 else ''}{max(steps, 1) / 10:.1f} s"
+    how = f"{'<' if steps <= 1 else '~'}{max(steps, 1) / 10:.1f} s"  # an estimate: nobody tells which picture it has
     return f"slowest picture {how} old" if others else f"pictures leave {how} late"
 
 

@@ -12,9 +12,11 @@ from endpoint.hands import Button, InputEvent, Key, Move, Text
 from endpoint.screen.pane import Light, LightPane, WindowViewer
 from endpoint.screen.picture import Rect, blank
 from endpoint.screen.viewer import Caption
+from endpoint.screen.window import STATES
 from endpoint.screen.x11 import X11Source
 from endpoint.screen.x11_touch import X11Touch
 from endpoint.screen.xvfb import xvfb_desktop
+from endpoint.watch import Showing
 from tests.needs import needs
 
 PATIENCE = 30.0
@@ -72,6 +74,34 @@ async def test_G02_the_window_shows_every_pixel_and_reports_hands_while_they_are
     viewer.close()
 
 
+async def test_G02_every_state_is_told_over_the_picture(display: str, tmp_path: Path) -> None:
+    picture = blank(640, 400)
+    picture[:, :, :3] = 200
+    viewer = WindowViewer(tmp_path, lambda event: None, display=display)
+    left, top = (1000 - 640) // 2, (700 - 434) // 2
+    cards: set[bytes] = set()  # each state has one of its own
+    async with trio.open_nursery() as nursery, X11Source(display) as screen:
+        nursery.start_soon(viewer.run)
+        viewer.show(picture, [Rect(0, 0, 640, 400)])
+        for state in [*(showing.value for showing in Showing), "reconnecting", Showing.LIVE.value]:
+            viewer.caption(Caption("Meeting", "Ana", state, "operator-proof"))
+            live, chip = state == Showing.LIVE.value, STATES[state][1]
+
+            def told(live: bool = live, chip: tuple[int, int, int] = chip) -> bool:
+                """The word at the lower left in its colour, and a veil over the picture unless it is live."""
+                shown = screen.grab()[0][top : top + 434, left : left + 640]
+                card = shown[:400].tobytes()
+                word = bool((shown[400:, 10:60, 2::-1] == chip).all(axis=2).any())
+                if word and live == bool((shown[:400, :, :3] == 200).all()) and (live or card not in cards):
+                    cards.add(card)
+                    return True
+                return False
+
+            await eventually(told)
+        nursery.cancel_scope.cancel()
+    viewer.close()
+
+
 async def test_G09_the_light_says_and_asks(display: str) -> None:
     asked: list[str] = []
     pane = LightPane(asked.append, Rect(0, 0, 500, 700), display)
@@ -111,8 +141,8 @@ async def test_a_window_that_says_what_nobody_understands_is_closed_and_ends_not
     [
         (0.0, None, [], "not connected"),
         (0.0, 0.02, [], "pictures leave <0.1 s late"),
-        (0.0, 0.02, [0.01, 0.4], "slowest picture 0.3 s old"),
-        (1.5, 0.2, [0.2], "slowest picture 1.7 s old"),
+        (0.0, 0.02, [0.01, 0.4], "slowest picture ~0.3 s old"),
+        (1.5, 0.2, [0.2], "slowest picture ~1.7 s old"),
     ],
 )
 def test_the_light_says_how_old_the_slowest_picture_is(waiting: float, own: float | None, others: list[float], said: str) -> None:
