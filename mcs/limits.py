@@ -43,8 +43,8 @@ FLOOD_BURST: Final = 64 * MIB
 """What a participant's links may send, per second and at once, before it counts as a flood."""
 ITEM_COST: Final = 2048
 """Bytes that any frame counts for at least: a small one costs as much time, and 8,000 a second are a tenth of a core."""
-PACE: Final = 24_000.0
-"""Frames a second that are read of one link, until it counts as a flood: a quarter of a core. Others do not notice."""
+PACE: Final = 40_000.0
+"""Frames a second that are read of one link, until it counts as a flood: less than half a core. Others do not notice."""
 CLEAR_SIZE: Final = 8 * 1024
 """Of one clear (handshake) packet."""
 CLEAR_RATE: Final = 8.0

@@ -56,8 +56,8 @@ OTHERS: Final = 0.01
 """Seconds after which the program's other tasks have a turn, however busy the links are."""
 BITE: Final = 4096
 """Bytes that are read at once of a link that is new, or was ahead of its pace: others wait for a fraction of a millisecond at most. Twice as
-many the next time, up to `READ`."""
-LEEWAY: Final = 0.003
+many the next time, up to `READ`, while it is not ahead."""
+LEEWAY: Final = 0.03
 """Seconds by which a link may be ahead of its pace."""
 
 _IN: Final = select.EPOLLIN
@@ -216,12 +216,13 @@ class Pumped:
             tap = self._stream.tap
             if tap is not None:
                 tap(data)
+            level = self.paid_until <= now
             items = self._deliver(data, now)
             self.paid_until = max(self.paid_until, now) + items / self.pace
             if self.paid_until > now + LEEWAY and self._why is None:
                 self._bite = BITE
                 self._pump.rest(self)
-            elif size >= limit:
+            elif size >= limit and level:
                 self._bite = min(READ, 2 * limit)
         if ended:
             self.end(LinkClosed(CloseReason.LOST, remote=False))
