@@ -71,6 +71,7 @@ class Organizer(Member):
         self.keyring.advance(saved.epoch, now)
         start = {Stream(ParticipantId(p), EVERYONE, c): counter for (p, c), counter in saved.counters.items()}
         self.channels.begin_at(start, self.state.members)
+        self.have.merge((*stream, counter) for stream, counter in start.items())
         epoch, previous = next_epoch(self.state.epoch), self.state.head
         signature = accept(self.state, self.me, self.signing, self.exchange.public, previous, epoch)
         self.chair.write(log.HandOver(self.me, self.signing.public, self.exchange.public, signature, epoch), now)

@@ -441,6 +441,7 @@ def test_the_organizer_killed_and_restarted_after_20_s_with_joins_waiting_and_on
     back = journalled(room, tmp_path / "journal", 11)
     room.run(5.0)
     assert dora.joined
+    assert not room.events(back, events.Dropped), "what its former self wrote, and had heard, is no news"
     assert [m.name for m in back.state.members.values() if m.id == back.me] == ["Olga"]
     assert olga.me not in back.state.members
     assert back.state.presenter == back.me, "rights go on"
