@@ -221,7 +221,7 @@ async def _ask_pages_and_tickets(
             await nursery.start(relay.run, node_port, identity, hello_of("relay-1"))
             await relay.until(lambda r: r.memberships)
             number = made["meeting_id"]
-            status, _, content = await first.ask(request("POST", f"/api/v1/meetings/{number}/open", **auth))
+            status, _, content = await (await api()).ask(request("POST", f"/api/v1/meetings/{number}/open", **auth))
             assert status == 200, content
             guest = request("POST", "/api/v1/tickets", {"meeting_id": number, "invite": made["invite"]})
             figures["ticket_rps"] = await rate(pid, api, guest, 200, seconds)
