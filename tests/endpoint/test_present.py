@@ -126,7 +126,11 @@ async def test_G02_a_slow_link_gets_worse_film_and_fewer_frames_and_never_an_old
     relay.office, relay.rate = presented.organizer.me, 60_000
     sealed: dict[int, float] = {}  # the last packet of each frame, and when it was made
     async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
-        presenter = Presenter(session, Filming(), lambda: sealed.setdefault(session.screen_counter, trio.current_time()))
+
+        def shown() -> None:
+            sealed.setdefault(session.screen_counter, trio.current_time())
+
+        presenter = Presenter(session, Filming(), shown)
         nursery.start_soon(presenter.run)
         await until(lambda: presenter.frames > 3)
         start, ages = trio.current_time(), list[float]()
