@@ -12,7 +12,7 @@ from tests.mcs.simulation import Net
 from wire.control import Admitted, Facts, Fetch, Lost, Membership, NodeInfo, Office, Presence, Revoke, Taken, Want
 from wire.errors import CloseReason, LinkClosed
 from wire.frame import MAX_HOPS, PACKET, Frame
-from wire.ids import SessionId
+from wire.ids import ParticipantId, SessionId
 
 NODES = ["a", "b", "c"]
 PLACES = {1: "a", 2: "a", 3: "b", 4: "b", 5: "c"}
@@ -443,4 +443,4 @@ def test_B04_nothing_hangs_on_a_relay_that_was_started_anew_until_it_has_everyth
     world.links["b", "a"].frozen = world.links["c", "a"].frozen = False
     world.settle()
     assert roots() == {"a"}
-    assert [header.sender for header in world.ports[1].packets].count(3) == 51
+    assert [header.sender for header in world.ports[1].packets].count(ParticipantId(3)) == 51
