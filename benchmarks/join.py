@@ -1,8 +1,8 @@
 """What it costs to bring ten, a hundred, a thousand members into a session, to dismiss one, and to change the key for all.
 
-A real manager, a real relay and a real organizer, each a process of its own, and guests that share this process (`--crowds` says how many);
-every SRP exchange, signature, key and TLS link is real. CPU is the organizer process' own, everything counted. Two more measurements have no
-sockets: an organizer against recorded guests, and the cost of a member among ten thousand.
+A real manager, a real relay and a real organizer, each a process of its own, and guests (`--crowds` says how many) that share a process for
+each core; every SRP exchange, signature, key and TLS link is real. CPU is the organizer process' own, everything counted. Two more measurements
+have no sockets: an organizer against recorded guests, and the cost of a member among ten thousand.
 
     admissions_per_cpu_s            members admitted per second of the organizer's CPU, in the storm of a thousand
     storm_1000_s                    a thousand guests with tickets dial at once; until the last is in
@@ -36,7 +36,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -54,7 +54,7 @@ from endpoint.cluster import Cluster, run_cluster
 from endpoint.errors import EndpointError
 from endpoint.guest import JOIN_WITHIN, Guest
 from endpoint.handshake import GuestSide, HostSide, clear_packet, place
-from endpoint.invitation import parse_invitation_untrusted
+from endpoint.invitation import Invitation, parse_invitation_untrusted
 from endpoint.manager_api import ManagerApi
 from endpoint.messages import Hello1, Offer2, encode, parse_handshake_untrusted
 from endpoint.organizer import Organizer
@@ -72,6 +72,9 @@ FRAME_HEADER: Final = 8
 PASSWORD: Final = "correct horse battery staple"
 DISMISSALS: Final = 5
 PATIENCE: Final = 4 * JOIN_WITHIN
+CORES: Final = os.cpu_count() or 1
+SETTLED: Final = 2.0
+"""Seconds until what a storm has left is done."""
 
 log = structlog.get_logger()
 
@@ -86,36 +89,23 @@ def rss_kb() -> float:
     raise OSError("no VmRSS")
 
 
-async def organize() -> None:
+async def organize(orders: AsyncIterator[dict[str, Any]]) -> None:
     """Orders and answers are JSON lines: {"do": "mark"} · {"do": "dismiss", "participant": …} · {"do": "end"}."""
-    lines = _lines(trio.lowlevel.FdStream(0))
-    first = await anext(lines)
+    first = await anext(orders)
     meeting = Meeting(parse_invitation_untrusted(first["link"]), "join", bytes.fromhex(first["seed"]))
-
-    def say(**answer: object) -> None:
-        print(json.dumps(answer), flush=True)
-
     async with host(meeting, ca=first["ca"], key=first["key"]) as session:
         organizer = session.member
         assert isinstance(organizer, Organizer)
         await session.until(lambda: bool(session.node))
         say(ready=True)
-        async for order in lines:
+        async for order in orders:
             if order["do"] == "mark":
-                usage = resource.getrusage(resource.RUSAGE_SELF)
-                say(
-                    cpu=usage.ru_utime + usage.ru_stime,
-                    rss=rss_kb(),
-                    members=len(session.state.members),
-                    sent=session.bytes_sent,
-                    dropped=dict(organizer.dropped),
-                )
+                say(cpu=cpu_here(), rss=rss_kb(), sent=session.bytes_sent)
             elif order["do"] == "dismiss":
                 say(**await dismiss(session, ParticipantId(order["participant"])))
             elif order["do"] == "end":
                 break
-        drops = dict(organizer.dropped)
-    say(dropped=drops)
+    say(ended=True)
 
 
 async def dismiss(session: Session, participant: ParticipantId) -> dict[str, float]:
@@ -129,6 +119,13 @@ async def dismiss(session: Session, participant: ParticipantId) -> dict[str, flo
     return {"cpu": cost, "began": began}
 
 
+# a process for each part
+
+
+def say(**answer: object) -> None:
+    print(json.dumps(answer), flush=True)
+
+
 async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[dict[str, Any]]:
     pending = b""
     async for part in stream:
@@ -137,7 +134,14 @@ async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[dict[str, Any]
             yield json.loads(line)
 
 
-class OrganizerProcess:
+def cpu_here() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+class Child:
+    """A process of this file that takes orders and answers each."""
+
     def __init__(self, process: trio.Process) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -150,18 +154,29 @@ class OrganizerProcess:
 
     @classmethod
     @asynccontextmanager
-    async def start(cls, meeting: Meeting, ca: Path, key: str) -> AsyncIterator["OrganizerProcess"]:
+    async def start(cls, part: str, **first: object) -> AsyncIterator["Child"]:
         async with trio.open_nursery() as nursery:
-            command = [sys.executable, "-P", __file__, "--organize"]
-            process = await nursery.start(partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-            organizer = cls(process)
-            await organizer.ask(link=meeting.invitation.link(), seed=meeting.seed.hex(), ca=str(ca), key=key)
-            yield organizer
-            await organizer.ask(do="end")
-            await organizer._stdin.aclose()
+            command = [sys.executable, "-P", __file__, "--part", part]
+            child = cls(await nursery.start(partial(trio.run_process, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)))
+            await child.ask(**first)
+            yield child
+            await child.ask(do="end")
+            await child._stdin.aclose()
 
 
-# the guests, in this process
+async def ask_all(children: list[Child], **order: object) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = []
+    async with trio.open_nursery() as nursery:
+
+        async def ask(child: Child) -> None:
+            answers.append(await child.ask(**order))
+
+        for child in children:
+            nursery.start_soon(ask, child)
+    return answers
+
+
+# the guests of one process
 
 
 class Seat(Session):
@@ -177,39 +192,95 @@ class Seat(Session):
         super().received(item)
 
 
-@asynccontextmanager
-async def crowd(tickets: list[Ticket], ca: Path, seats: list[Seat]) -> AsyncIterator[int]:
-    """So many guests at once; the block begins when the last one is in, or has given up. It is told how many have."""
-    tls = client_context(ca, None)
-    done, all_done, stay = list[bool](), trio.Event(), trio.Event()
+class Crowd:
+    """Guests that share a process, and nothing else."""
 
-    async def sit(ticket: Ticket, number: int) -> None:
-        guest = Guest(ticket, PASSWORD, f"Guest {number}", patience=PATIENCE)
-        async with Seat.open(guest, ticket, tls) as session:
-            assert isinstance(session, Seat)
-            try:
-                await session.until_joined()
-                seats.append(session)
-            except EndpointError as error:
-                log.warning("outside", guest=number, why=error.name, at=guest.stage.value)
-            done.append(guest.joined)
-            if len(done) == len(tickets):
-                all_done.set()
-            await stay.wait()
-            session.member.state.ended = True  # no goodbye: what follows is measured elsewhere
+    def __init__(self, link: Invitation, ca: Path) -> None:
+        self.link, self.ca = link, ca
+        self.tickets: list[Ticket] = []
+        self.seats: list[Seat] = []
+        self._tls = client_context(ca, None)
+        self._epoch, self._frames = 0, dict[Seat, int]()
 
-    async with trio.open_nursery() as nursery:
-        for number, ticket in enumerate(tickets):
-            nursery.start_soon(sit, ticket, len(seats) + number)
+    async def join(self, nursery: trio.Nursery) -> dict[str, object]:
+        """All at once, until the last one is in or has given up."""
+        outcomes = list[bool]()
+        all_done = trio.Event()
+
+        async def sit(ticket: Ticket, number: int) -> None:
+            guest = Guest(ticket, PASSWORD, f"Guest {number}", patience=PATIENCE)
+            async with Seat.open(guest, ticket, self._tls) as session:
+                assert isinstance(session, Seat)
+                try:
+                    await session.until_joined()
+                    self.seats.append(session)
+                except EndpointError as error:
+                    log.warning("outside", guest=number, why=error.name, at=guest.stage.value)
+                outcomes.append(guest.joined)
+                if len(outcomes) == len(self.tickets):
+                    all_done.set()
+                await self._read(session)
+
+        for number, ticket in enumerate(self.tickets):
+            nursery.start_soon(sit, ticket, number)
         await all_done.wait()
-        yield done.count(False)
-        stay.set()
+        return {"at": time.monotonic(), "outside": outcomes.count(False), "seats": [seat.me for seat in self.seats]}
+
+    async def _read(self, session: Session) -> None:
+        """As a program does, but for all at once."""
+        source = session.events()
+        assert isinstance(source, trio.MemoryReceiveChannel)
+        while True:
+            await trio.sleep(1.0)
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:
+                    source.receive_nowait()
+
+    def watch(self, gone: ParticipantId) -> dict[str, object]:
+        """Somebody will be dismissed."""
+        self.seats = [seat for seat in self.seats if seat.me != gone]
+        self._epoch = max((seat.state.epoch for seat in self.seats), default=0)
+        self._frames = {seat: seat.frames for seat in self.seats}
+        return {}
+
+    async def keyed(self) -> dict[str, object]:
+        """When all who remain seal under the key that followed, and what that has brought to each."""
+        for seat in self.seats:
+            await seat.until(partial(seals_after, seat, self._epoch))
+        return {"at": time.monotonic(), "bytes": [seat.frames - was for seat, was in self._frames.items()]}
 
 
-async def tickets_for(meeting: Meeting, ca: Path, count: int) -> list[Ticket]:
+async def guests(orders: AsyncIterator[dict[str, Any]]) -> None:
+    """Orders and answers are JSON lines: {"do": "tickets", "count": …} · "join" · "mark" · "watch" · "keyed" · "end"."""
+    gc.set_threshold(500_000, 20, 100)  # a guest has a process of its own elsewhere: the collector walks one, and not hundreds
+    first = await anext(orders)
+    crowd = Crowd(parse_invitation_untrusted(first["link"]), Path(first["ca"]))
+    say(ready=True)
+    async with trio.open_nursery() as nursery:
+        async for order in orders:
+            match order["do"]:
+                case "tickets":
+                    crowd.tickets = await tickets_for(crowd.link, crowd.ca, order["count"])
+                    say(ready=True)
+                case "join":
+                    say(**await crowd.join(nursery))
+                case "mark":
+                    say(cpu=cpu_here(), frames=sum(seat.frames for seat in crowd.seats))
+                case "watch":
+                    say(**crowd.watch(ParticipantId(order["gone"])))
+                case "keyed":
+                    say(**await crowd.keyed())
+                case _:
+                    break
+        for seat in crowd.seats:
+            seat.state.ended = True  # no goodbye: what follows is measured elsewhere
+        nursery.cancel_scope.cancel()
+    say(ended=True)
+
+
+async def tickets_for(link: Invitation, ca: Path, count: int) -> list[Ticket]:
     """From the manager, eight at a time."""
     made: list[Ticket] = []
-    link = meeting.invitation
     async with trio.open_nursery() as nursery:
 
         async def fetch(number: int) -> None:
@@ -221,13 +292,28 @@ async def tickets_for(meeting: Meeting, ca: Path, count: int) -> list[Ticket]:
     return made
 
 
+async def part(name: str) -> None:
+    orders = _lines(trio.lowlevel.FdStream(0))
+    await (organize(orders) if name == "organizer" else guests(orders))
+
+
+def seals_after(seat: Seat, epoch: int) -> bool:
+    current = seat.member.keyring.current
+    return current is not None and current > epoch and seat.member.may_seal
+
+
+# a meeting of them
+
+
 async def meetings(sizes: list[int], figures: dict[str, float]) -> None:
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="parley-join-") as name:
-            async with run_cluster(Path(name), ["mcs-1"]) as cluster:
+            async with run_cluster(Path(name), ["mcs-1"]) as cluster, AsyncExitStack() as stack:
                 meeting = await schedule(cluster.site, "join", ca=cluster.ca, key=cluster.key, password=PASSWORD)
-                async with OrganizerProcess.start(meeting, cluster.ca, cluster.key) as organizer:
-                    await one_meeting(size, meeting, cluster, organizer, figures)
+                order = {"link": meeting.invitation.link(), "ca": str(cluster.ca)}
+                organizer = await stack.enter_async_context(Child.start("organizer", seed=meeting.seed.hex(), key=cluster.key, **order))
+                first, *crowds = [await stack.enter_async_context(Child.start("guests", **order)) for _ in range(1 + CORES)]
+                await one_meeting(size, cluster, organizer, first, crowds, figures)
 
 
 def cpu_of(process: int) -> float:
@@ -236,59 +322,48 @@ def cpu_of(process: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-async def one_meeting(size: int, meeting: Meeting, cluster: Cluster, organizer: OrganizerProcess, figures: dict[str, float]) -> None:
-    ca, relay = cluster.ca, cluster.servers["mcs-1"].process.pid
+async def one_meeting(size: int, cluster: Cluster, organizer: Child, first: Child, crowds: list[Child], figures: dict[str, float]) -> None:
+    relay = cluster.servers["mcs-1"].process.pid
     began = time.monotonic()
-    tickets = await tickets_for(meeting, ca, size + 1)
+    for number, child in enumerate(crowds):
+        await child.ask(do="tickets", count=size // len(crowds) + (number < size % len(crowds)))
     figures[f"storm_{size}_tickets_s"] = round(time.monotonic() - began, 2)
-    seats: list[Seat] = []
-    async with crowd(tickets[:1], ca, seats):  # one who is in already
-        await trio.sleep(0.5)
-        first, before = seats[0], await organizer.ask(do="mark")
-        frames, began, own, carried = first.frames, time.monotonic(), time.process_time(), cpu_of(relay)
-        async with crowd(tickets[1:], ca, seats) as outside:
-            figures[f"storm_{size}_s"] = round(time.monotonic() - began, 2)
-            after = await organizer.ask(do="mark")
-            figures[f"storm_{size}_outside"] = outside
-            cpu = after["cpu"] - before["cpu"]
-            figures[f"admissions_per_cpu_s_{size}"] = round(size / cpu)
-            figures[f"storm_{size}_organizer_cpu_s"] = round(cpu, 2)
-            figures[f"storm_{size}_guests_cpu_s"] = round(time.process_time() - own, 2)
-            figures[f"storm_{size}_relay_cpu_s"] = round(cpu_of(relay) - carried, 2)
-            figures[f"storm_{size}_organizer_sent_mb"] = round((after["sent"] - before["sent"]) / 1e6, 2)
-            await trio.sleep(0.5)
-            figures[f"join_bytes_per_member_{size}"] = round((first.frames - frames) / size)
-            await trio.sleep(1.0)
-            grown = (await organizer.ask(do="mark"))["rss"] - before["rss"]
-            figures[f"organizer_kb_per_member_{size}"] = round(grown / size, 1)
-            await dismissals(size, seats, organizer, figures)
+    await first.ask(do="tickets", count=1)
+    await first.ask(do="join")  # one who is in already
+    await trio.sleep(0.5)
+    frames, before = (await first.ask(do="mark"))["frames"], await organizer.ask(do="mark")
+    own, carried = sum(answer["cpu"] for answer in await ask_all(crowds, do="mark")), cpu_of(relay)
+    began = time.monotonic()
+    joined = await ask_all(crowds, do="join")
+    figures[f"storm_{size}_s"] = round(max(answer["at"] for answer in joined) - began, 2)
+    after = await organizer.ask(do="mark")
+    outside = sum(answer["outside"] for answer in joined)
+    cpu = after["cpu"] - before["cpu"]
+    figures[f"storm_{size}_outside"] = outside
+    figures[f"admissions_per_cpu_s_{size}"] = round((size - outside) / cpu)
+    figures[f"storm_{size}_organizer_cpu_s"] = round(cpu, 2)
+    figures[f"storm_{size}_guests_cpu_s"] = round(sum(answer["cpu"] for answer in await ask_all(crowds, do="mark")) - own, 2)
+    figures[f"storm_{size}_relay_cpu_s"] = round(cpu_of(relay) - carried, 2)
+    figures[f"storm_{size}_organizer_sent_mb"] = round((after["sent"] - before["sent"]) / 1e6, 2)
+    await trio.sleep(0.5)
+    figures[f"join_bytes_per_member_{size}"] = round(((await first.ask(do="mark"))["frames"] - frames) / size)
+    await trio.sleep(SETTLED)
+    grown = (await organizer.ask(do="mark"))["rss"] - before["rss"]
+    figures[f"organizer_kb_per_member_{size}"] = round(grown / size, 1)
+    await dismissals(size, [seat for answer in joined for seat in answer["seats"]], organizer, [first, *crowds], figures)
 
 
-def seals_after(seat: Seat, epoch: int) -> bool:
-    current = seat.member.keyring.current
-    return current is not None and current > epoch and seat.member.may_seal
-
-
-async def dismissals(size: int, seats: list[Seat], organizer: OrganizerProcess, figures: dict[str, float]) -> None:
+async def dismissals(size: int, seats: list[ParticipantId], organizer: Child, children: list[Child], figures: dict[str, float]) -> None:
     cpu, spent, bytes_each = [], [], []
     for _ in range(DISMISSALS):
         await trio.sleep(0.3)
-        gone, before = seats.pop(), {seat: seat.frames for seat in seats}
-        answered: list[dict[str, Any]] = []
-        async with trio.open_nursery() as nursery:
-
-            async def act(gone: Seat = gone, answered: list[dict[str, Any]] = answered) -> None:
-                answered.append(await organizer.ask(do="dismiss", participant=gone.me))
-
-            nursery.start_soon(act)
-            epoch = seats[0].state.epoch
-            for seat in seats:
-                await seat.until(partial(seals_after, seat, epoch))
-            done = time.monotonic()
-        (answer,) = answered
+        gone = seats.pop()
+        await ask_all(children, do="watch", gone=gone)
+        answer = await organizer.ask(do="dismiss", participant=gone)
+        keyed = await ask_all(children, do="keyed")
         cpu.append(1000 * answer["cpu"])
-        spent.append(1000 * (done - answer["began"]))
-        bytes_each.append(statistics.median(seat.frames - was for seat, was in before.items()))
+        spent.append(1000 * (max(child["at"] for child in keyed) - answer["began"]))
+        bytes_each.append(statistics.median(each for child in keyed for each in child["bytes"]))
     figures[f"dismiss_cpu_ms_{size}"] = round(statistics.median(cpu), 1)
     figures[f"dismiss_bytes_per_member_{size}"] = round(min(bytes_each))
     figures[f"rekey_all_ms_{size}"] = round(statistics.median(spent))
@@ -436,11 +511,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one object of figures as the last line")
     parser.add_argument("--crowds", default="10,100,1000", help="members, by comma; empty: none")
     parser.add_argument("--hall", type=int, default=10_000, help="members of the largest meeting without sockets; 0: none")
-    parser.add_argument("--organize", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=["organizer", "guests"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     configure_logging(json=True, level=logging.WARNING)
-    if arguments.organize:
-        trio.run(organize)
+    if arguments.part:
+        trio.run(part, arguments.part)
         return
     figures: dict[str, float] = {}
     sizes = [int(size) for size in arguments.crowds.split(",") if size]
