@@ -21,11 +21,13 @@ TRUST_AFTER: Final = 4.0
 TRUST: Final = 1.25
 BOUNDLESS: Final = 8e6
 """Bytes a second from which on a link is not what limits a screen."""
+LEAST: Final = 1000.0
+"""Bytes a second that a line counts as, whatever was measured: nothing grows from nothing."""
 _BRIEFLY: Final = 0.005
 
 
 class Pace:
-    """Of one link. Times are seconds on any scale."""
+    """Of one link: another one has another. Times are seconds on any scale."""
 
     def __init__(self) -> None:
         self.rate = inf  # bytes a second
@@ -38,7 +40,7 @@ class Pace:
 
     def measured(self, sent: int, seconds: float, now: float) -> None:
         """So many bytes left in that time, while more waited all along."""
-        rate = sent / max(seconds, _BRIEFLY)
+        rate = max(sent / max(seconds, _BRIEFLY), LEAST)
         self.rate = min(rate, (self.rate + rate) / 2)  # bad news counts at once
         self._doubted_at = now
         self._judge()
@@ -49,10 +51,6 @@ class Pace:
             self.rate *= TRUST
             self._doubted_at += TRUST_AFTER
             self._judge()
-
-    def forget(self) -> None:
-        """Another link."""
-        self.rate = inf
 
     def _judge(self) -> None:
         if self.rate >= BOUNDLESS:

@@ -26,7 +26,7 @@ from endpoint.events import Event, LinkChanged, PresenterChanged, Removed, Sessi
 from endpoint.messages import ScreenKind
 from endpoint.pace import Pace
 from endpoint.screen.encoder import Encoder
-from endpoint.screen.picture import Picture, Rect
+from endpoint.screen.picture import Picture, Rect, bare_screen_errors
 from endpoint.screen.source import PointerSource, Source
 from endpoint.session import Session
 
@@ -130,18 +130,19 @@ class Presenter:
         """Share whenever this member is the presenter, until cancelled. Raises ScreenError if the source fails."""
         session = self._session
         try:
-            async with self._source, AsyncExitStack() as stack, trio.open_nursery() as nursery:
-                if self._pointer is not None:
-                    nursery.start_soon(self._share_pointer, await stack.enter_async_context(self._pointer))
-                while not session.over:
-                    await self._may_begin()
-                    if session.over:
-                        break
-                    self._wanted = self._restart = True
-                    if self.on_air is OnAir.OFF:
-                        self._set(OnAir.LIVE)
-                    await self._share()
-                nursery.cancel_scope.cancel()
+            with bare_screen_errors():
+                async with self._source, AsyncExitStack() as stack, trio.open_nursery() as nursery:
+                    if self._pointer is not None:
+                        nursery.start_soon(self._share_pointer, await stack.enter_async_context(self._pointer))
+                    while not session.over:
+                        await self._may_begin()
+                        if session.over:
+                            break
+                        self._wanted = self._restart = True
+                        if self.on_air is OnAir.OFF:
+                            self._set(OnAir.LIVE)
+                        await self._share()
+                    nursery.cancel_scope.cancel()
         finally:
             if self.on_air is not OnAir.OFF and session.may_show:
                 self._say(ScreenKind.STOPPED)
@@ -180,7 +181,7 @@ class Presenter:
         """Until the right or the link is gone, or the person stops."""
         session = self._session
         last = 0.0
-        while session.may_show and self.started:
+        while session.may_show and self.started and self.on_air is not OnAir.OFF:  # it may have been stopped and started again meanwhile
             await self._something()
             if self.on_air is not OnAir.LIVE or not session.may_show:
                 continue
@@ -201,12 +202,12 @@ class Presenter:
 
     async def _fall_behind(self) -> None:
         """Until half of what waits has left: the one time at which the link says how fast it is."""
-        session, began = self._session, trio.current_time()
-        before, enough = session.bytes_sent, min(session.screen_backlog, self._pace.backlog) // 2
+        session, pace, began = self._session, self._pace, trio.current_time()
+        before, enough = session.bytes_sent, min(session.screen_backlog, pace.backlog) // 2
         await session.until(lambda: session.screen_backlog <= enough or not session.may_show)
         now = trio.current_time()
-        if session.may_show:
-            self._pace.measured(session.bytes_sent - before, now - began, now)
+        if pace is self._pace and session.may_show and not self._broken:  # what a pause or another link has dropped was not sent
+            pace.measured(session.bytes_sent - before, now - began, now)
 
     async def _something(self) -> None:
         """Wait until something was drawn, somebody lacks the screen, or the state has changed."""
@@ -307,5 +308,5 @@ class Presenter:
             self._wake.set()
         elif isinstance(event, PresenterChanged | LinkChanged | SessionEnded | Removed):
             if isinstance(event, LinkChanged):
-                self._pace.forget()
+                self._pace = Pace()
             self._wake.set()

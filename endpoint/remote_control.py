@@ -21,6 +21,7 @@ from endpoint.errors import EndpointError
 from endpoint.events import ControlChanged, Event, InputReceived, LinkChanged, PresenceChanged, PresenterChanged
 from endpoint.hands import MAX_EVENTS, Button, Input, InputEvent, Key, Move
 from endpoint.present import OnAir, Presenter
+from endpoint.screen.picture import ScreenError, bare_screen_errors
 from endpoint.screen.touch import Touch
 from endpoint.session import Session
 from endpoint.watch import Showing, Watcher
@@ -74,11 +75,15 @@ class Lender:
 
     async def run(self) -> None:
         """Do what counts, until cancelled. Raises ScreenError."""
-        async with self._touch, trio.open_nursery() as nursery:
-            self._ready = True
-            nursery.start_soon(self._act)
-            nursery.start_soon(self._watch_person)
-            nursery.start_soon(self._watch_silence)
+        try:
+            with bare_screen_errors():
+                async with self._touch, trio.open_nursery() as nursery:
+                    self._ready = True
+                    nursery.start_soon(self._act)
+                    nursery.start_soon(self._watch_person)
+                    nursery.start_soon(self._watch_silence)
+        finally:
+            self._ready = False
 
     def judge(self, sender: ParticipantId, hands: Input, now: float) -> str:
         """Why this does not count; "" if it does."""
@@ -130,7 +135,8 @@ class Lender:
         if self._acting is not None:
             self._acting.cancel()
         if self._ready and self._touch.held:
-            self._touch.release()
+            with suppress(ScreenError):  # the display has gone, and what was held with it
+                self._touch.release()
 
     async def _act(self) -> None:
         async for event in self._take:

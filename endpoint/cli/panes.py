@@ -125,7 +125,8 @@ class Panes:
         while True:
             await presenter.until(lambda: presenter.on_air is not OnAir.OFF)
             if isinstance(source, X11Source):
-                beside = source.origin
+                with suppress(ScreenError):  # it has gone this moment: whoever shares it says so
+                    beside = source.origin
             self._light = LightPane(self._asked, beside, self._display)
             self._light.show(self._facts())
             async with trio.open_nursery() as nursery:

@@ -5,7 +5,8 @@ ever converted. The fourth byte is always 255. Two framebuffers are therefore eq
 and a pixel can be compared as one 32-bit word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,20 @@ class ScreenError(Exception):
         super().__init__(f"{name}: {sentence}")
         self.name = name
         self.sentence = sentence
+
+
+@contextmanager
+def bare_screen_errors() -> Iterator[None]:
+    """Around a nursery: a ScreenError of its tasks comes out as it is, the first of several, if nothing else went wrong with it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        found: BaseException = group
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        if not isinstance(found, ScreenError) or group.split(ScreenError)[1] is not None:
+            raise
+        raise found from None
 
 
 class Rect(NamedTuple):

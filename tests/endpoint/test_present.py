@@ -1,5 +1,6 @@
 """The presenter's acts on the wire: start, pause, resume, stop (row G9)."""
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace, TracebackType
 from typing import Self, cast
@@ -10,8 +11,9 @@ import trio
 from trio.testing import MockClock
 
 from endpoint.messages import ScreenKind
+from endpoint.pace import FIRST_BACKLOG, LEAST, MAX_BACKLOG, MIN_BACKLOG, TRUST_AFTER, Pace
 from endpoint.present import OnAir, Presenter
-from endpoint.screen.picture import Picture, Rect, blank
+from endpoint.screen.picture import Picture, Rect, ScreenError, blank
 from endpoint.session import Session
 from endpoint.watch import Showing, Watcher
 from tests.endpoint.room import Room
@@ -146,6 +148,98 @@ async def test_G02_a_slow_link_gets_worse_film_and_fewer_frames_and_never_an_old
     assert sorted(ages)[len(ages) // 2] < 0.2
     assert len(ages) > 15 * 4, "it still moves"
     assert presenter.skipped
+
+
+async def test_G09_what_a_pause_drops_does_not_count_as_what_the_line_takes(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A line that stands still for a moment, in which its presenter pauses: nothing was sent then, and nothing can be said of its rate."""
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+    relay = net.relays["a"]
+    relay.office = presented.organizer.me
+    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
+        presenter = Presenter(session, Filming())
+        nursery.start_soon(presenter.run)
+        await until(lambda: presenter.frames > 3)
+        relay.rate = 8000
+        await until(lambda: presenter.skipped > 0)
+        presenter.pause()
+        presenter.resume()
+        await trio.testing.wait_all_tasks_blocked()
+        assert presenter._pace.rate == math.inf
+        relay.rate = math.inf
+        shown = presenter.frames
+        await until(lambda: presenter.frames > shown + 20)
+        nursery.cancel_scope.cancel()
+
+
+async def test_G09_stopped_and_started_in_one_breath_is_on_air(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+) -> None:
+    net.relays["a"].office = presented.organizer.me
+    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
+        presenter = Presenter(session, Restless())
+        nursery.start_soon(presenter.run)
+        await until(lambda: presenter.frames > 3)
+        presenter.stop()
+        presenter.start()
+        shown = presenter.frames
+        await until(lambda: presenter.frames > shown + 3)
+        assert presenter.on_air is OnAir.LIVE
+        nursery.cancel_scope.cancel()
+
+
+class Closing(Restless):
+    """A window that is closed after a while."""
+
+    async def wait(self) -> None:
+        await super().wait()
+        if self.grabs > 5:
+            raise ScreenError("window-closed", "The window has been closed. Share something else.")
+
+
+async def test_G09_a_source_that_is_gone_is_a_named_error_and_the_light_goes_out(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+) -> None:
+    """Whoever runs the presenter catches it by its name, and the meeting goes on."""
+    net.relays["a"].office = presented.organizer.me
+    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _):
+        presenter = Presenter(session, Closing())
+        with pytest.raises(ScreenError) as refusal:
+            await presenter.run()
+        assert refusal.value.name == "window-closed"
+        assert presenter.on_air is OnAir.OFF
+        assert not session.over
+
+
+def test_the_pace_follows_the_line_down_at_once_and_up_again_in_time() -> None:
+    pace = Pace()
+    assert (pace.rate, pace.backlog) == (math.inf, FIRST_BACKLOG)
+    pace.measured(100_000, 1.0, 50.0)
+    assert (pace.rate, pace.backlog) == (100_000, 25_000)
+    pace.measured(300_000, 1.0, 51.0)
+    assert pace.rate == 200_000
+    pace.measured(20_000, 1.0, 52.0)
+    assert (pace.rate, pace.backlog) == (20_000, MIN_BACKLOG)
+    pace.measured(0, 0.0, 53.0)
+    assert pace.rate == LEAST
+    pace.tick(53.0 + TRUST_AFTER / 2)
+    assert pace.rate == LEAST
+    pace.tick(50.0)  # a clock that goes back
+    assert pace.rate == LEAST
+    pace.tick(53.0 + 20 * TRUST_AFTER)
+    assert 50 * LEAST < pace.rate < 100 * LEAST
+    pace.tick(53.0 + 1000 * TRUST_AFTER)
+    assert pace.rate == math.inf
+    pace.measured(7_000_000, 1.0, 9000.0)
+    assert pace.backlog == MAX_BACKLOG
 
 
 async def test_G09_what_no_link_has_taken_is_dropped_by_a_pause(
