@@ -198,6 +198,12 @@ class Borrower:
             self._waiting.append(event)
         self._news.set()
 
+    def let_go(self) -> None:
+        """Our person's hands are off, its window is gone, say: nothing stays down that nobody would ever let go."""
+        self._note_held(self._waiting)
+        for what in list(self.held):
+            self.do(Key(what, False) if what > 0 else Button(-what, False))
+
     async def run(self) -> None:
         """Send what comes, until cancelled: at once, then what gathers meanwhile together; and once a second that something is held."""
         while True:

@@ -111,6 +111,7 @@ class Panes:
                 await viewer.run()
             except OSError as error:
                 self._say(f"The viewer's window cannot be opened: {error.strerror}.")
+            self.borrower.let_go()
             self._say(CLOSED)
             await self._wanted.wait()
 
@@ -187,7 +188,7 @@ class Panes:
             f"{rate / 1e6:.1f} MB/s" if rate >= 1e6 else f"{rate / 1e3:.0f} kB/s",
             behind,
             session.member.name(holder) if holder else "",
-            f"{dropped} of other hands dropped" if dropped else "",
+            f"{dropped} remote input{'' if dropped == 1 else 's'} dropped" if dropped else "",
         )
 
     def _asked(self, what: str) -> None:

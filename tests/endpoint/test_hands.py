@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from endpoint import events
 from endpoint.errors import MalformedContent, NotAllowed
-from endpoint.hands import Input, InputEvent, Key, Move, Pointer, Shape, Text, encode, parse_input_untrusted, parse_pointer_untrusted
+from endpoint.hands import Button, Input, InputEvent, Key, Move, Pointer, Shape, Text, encode, parse_input_untrusted, parse_pointer_untrusted
 from endpoint.messages import Request, Verb
 from endpoint.present import OnAir, Presenter
 from endpoint.remote_control import Borrower, Lender
+from endpoint.screen.picture import ScreenError
 from endpoint.session import Session
 from endpoint.watch import Showing, Watcher
 from tests.endpoint.room import Room
@@ -173,6 +174,26 @@ async def test_G10_what_hands_did_is_sent_or_counted(goes: str, autojump_clock: 
     assert [hands.events for hands in sent if hands.events] == [[Text("at once")], [Text("anew")]]
 
 
+async def test_G10_a_window_that_closes_lets_go_of_what_was_held_in_it(autojump_clock: trio.testing.MockClock) -> None:
+    """Alt-F4: the key goes down in the viewer's window, and comes up where no window of ours hears it."""
+    sent: list[InputEvent] = []
+    session = cast("Session", SimpleNamespace(state=SimpleNamespace(control=ANA), me=ANA, handle=lambda hands: sent.extend(hands.events)))
+    borrower = Borrower(session, cast("Watcher", SimpleNamespace(showing=Showing.LIVE, shown=7)))
+    alt, button = Key(0xFFE9, True), Button(1, True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(borrower.run)
+        borrower.do(alt)
+        await trio.sleep(2.0)
+        assert borrower.held
+        borrower.do(button)  # not sent yet
+        borrower.let_go()
+        await trio.sleep(2.0)
+        assert sent[:2] == [alt, button]
+        assert set(sent[2:]) == {Key(0xFFE9, False), Button(1, False)}
+        assert not borrower.held
+        nursery.cancel_scope.cancel()
+
+
 class Slow:
     """A touch for which everything takes a minute."""
 
@@ -218,6 +239,44 @@ async def test_G11_what_is_being_done_stops_when_the_hands_are_taken_back(autoju
         assert lender.dropped["input-too-late"] == 3
         assert touch.released
         nursery.cancel_scope.cancel()
+
+
+class Gone(Slow):
+    """A touch whose display goes away while something is held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = trio.Event()
+
+    def release(self) -> None:
+        raise ScreenError("display-lost", "The display has gone away.")
+
+    async def local(self) -> bool:
+        await self.lost.wait()
+        raise ScreenError("display-lost", "The display has gone away.")
+
+
+async def test_G11_hands_whose_display_is_gone_end_by_name_and_nothing_else_ends(autojump_clock: trio.testing.MockClock) -> None:
+    heard: list[Callable[[events.Event], None]] = []
+    state = SimpleNamespace(presenter=BEN, control=ANA)
+    session = cast("Session", SimpleNamespace(state=state, me=BEN, listen=heard.append, lend=lambda participant: None))
+    presenter = cast("Presenter", SimpleNamespace(on_air=OnAir.LIVE, listeners=[], stale=lambda shown, now: False))
+    touch = Gone()
+    lender = Lender(session, presenter, touch)
+    async with trio.open_nursery() as nursery:
+
+        async def lend() -> None:
+            with pytest.raises(ScreenError) as refusal:
+                await lender.run()
+            assert refusal.value.name == "display-lost"
+
+        nursery.start_soon(lend)
+        await trio.testing.wait_all_tasks_blocked()
+        heard[0](events.ControlChanged(ANA, "Ana"))  # raises nothing into whoever tells
+        touch.lost.set()
+    heard[0](events.ControlChanged(ANA, "Ana"))
+    heard[0](events.InputReceived(ANA, Input(0, [Text("a")])))
+    assert lender.dropped["input-while-not-live"] == 1
 
 
 def test_the_vectors_are_what_the_code_makes() -> None:
