@@ -176,7 +176,8 @@ class Watcher:
             self.showing = Showing.WAITING
         elif kind == ScreenKind.RESIZED:
             self.showing = Showing.WAITING
-            self._want()
+            if self._asked_at is None:
+                self._want()
         else:
             raise ScreenError("bad-update", "A screen message of an unknown kind; update this program.")
         return []

@@ -194,7 +194,7 @@ class X11Source:
                     try:
                         self._fetch(wanted)
                     except (self._display.x.xproto.MatchError, self._display.x.xproto.DrawableError):  # it has become smaller this moment
-                        self._measure = True
+                        self._rects, self._measure = wanted, True  # the server has forgotten them
                         continue
                 self._hidden = hidden
                 target = words(self._picture)
