@@ -135,9 +135,9 @@ class Desk:
             with self._waiting.watch(number) as opened:  # before the look: an opening in between is not missed
                 standing, meeting = await self._store.look(meetings.standing, number, invite)
                 if standing is Standing.UNAVAILABLE:
+                    await trio.sleep_until(asked + REFUSED_AFTER)  # first: when "too often" is said must not tell what the look found, either
                     if invite is not None:
                         self._charge(strangers, address)
-                    await trio.sleep_until(asked + REFUSED_AFTER)
                     raise MeetingUnavailable
                 if meeting is not None:
                     break

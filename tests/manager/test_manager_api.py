@@ -209,11 +209,13 @@ async def test_G19_enumeration_is_throttled_and_the_entitled_pass(manage: Manage
         nobody = absent(waiting, running)
         for number, invite in ((nobody, None), (waiting["meeting_id"], None), (running["meeting_id"], WRONG_INVITE)):
             assert problem(await ask(manager, number, invite)) == (404, "meeting-unavailable")
-        refused = [
-            await ask(manager, number, invite)
-            for number in (nobody, waiting["meeting_id"], running["meeting_id"])
-            for invite in (None, WRONG_INVITE)
-        ]
+        refused = []
+        for number in (nobody, waiting["meeting_id"], running["meeting_id"]):
+            for invite in (None, WRONG_INVITE):
+                asked = trio.current_time()
+                refused.append(await ask(manager, number, invite))
+                # with an invitation the meeting is looked for first: what that took must not show
+                assert invite is None or trio.current_time() - asked >= desk.REFUSED_AFTER
         assert all(problem(answer) == (429, "throttled") for answer in refused)
         assert all(int(answer.headers["retry-after"]) > 500 for answer in refused)
         assert len({answer.content for answer in refused}) == 1
