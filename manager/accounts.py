@@ -13,7 +13,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 from zoneinfo import available_timezones
 
@@ -301,11 +301,16 @@ def select_accounts() -> Select[Any]:
     return select(accounts, keys.label("passkeys"), select(policies.c.value).scalar_subquery().label("policy"))
 
 
+@lru_cache(256)
+def features_left(off: str, policy: str | None) -> frozenset[str]:
+    """The features of an account, from its column and the policy's."""
+    return read_policy(policy).features(frozenset(json.loads(off)))
+
+
 def account_from(row: Row[Any]) -> Account:
     """An account from a row of `select_accounts`."""
     policy = read_policy(row.policy)
     role = AccountRole(row.role)
-    off = frozenset(json.loads(row.features))
     required = {"optional": False, "administrators": role.administers, "everyone": True}[policy.second_factor]
     return Account(
         id=row.id,
@@ -313,8 +318,8 @@ def account_from(row: Row[Any]) -> Account:
         name=row.name,
         role=role,
         active=row.active,
-        features=policy.features(off),
-        features_off=off,
+        features=features_left(row.features, row.policy),
+        features_off=frozenset(json.loads(row.features)),
         has_password=row.password is not None,
         has_totp=row.totp is not None,
         passkeys=row.passkeys,

@@ -224,11 +224,6 @@ def own_meeting(db: Connection, organizer: Account, number: MeetingId) -> Meetin
     return meeting
 
 
-def features_of(meeting: Meeting, organizer: Account) -> frozenset[str]:
-    """What this meeting may offer now: what its organizer has, without what was turned off for it."""
-    return organizer.features - meeting.features_off
-
-
 def require_feature(account: Account, *names: str) -> None:
     """Raises `FeatureDisabled` with the first one that the account does not have."""
     for name in names:

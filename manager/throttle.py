@@ -8,6 +8,7 @@ the bucket over all bounds how many those are: `capacity`. So the entry that is 
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -79,6 +80,7 @@ class Throttle:
         self._over_all = _Bucket(min(self.over_all.burst, self._over_all.level(self.over_all, now) + 1.0), now)
 
 
+@lru_cache(4096)
 def bucket_of(address: str) -> str:
     """Who counts as one: an IPv4 address, or the /64 of an IPv6 address, since one person has all of it.
 

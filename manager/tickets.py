@@ -16,11 +16,11 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, bindparam, select, text
 
-from manager.accounts import Account, account_of
+from manager.accounts import Account, features_left
 from manager.errors import MeetingEnded, MeetingKeyMissing, MeetingUnavailable, ParticipantUnknown, SessionFull, SessionUnknown
 from manager.hidden import SECRET_SIZE, Hidden
-from manager.meetings import Meeting, MeetingState, features_of, find_meeting, session_over, set_state
-from manager.store import grants, meetings, sessions
+from manager.meetings import Meeting, MeetingState, find_meeting, session_over, set_state
+from manager.store import accounts, grants, meetings, policies, sessions
 from wire.control import MAX_ENTRIES, Facts, Grant
 from wire.ids import MeetingId, ParticipantId, Role, RoleToken, SessionId
 
@@ -31,7 +31,20 @@ ABANDONED_AFTER: Final = 7 * 86_400.0
 
 
 # what each ticket asks, built once: composing a statement costs as much as running it
-_RUNNING: Final = select(sessions).where((sessions.c.id == bindparam("session")) & sessions.c.ended_at.is_(None)).with_for_update()
+_RUNNING: Final = (
+    select(
+        sessions.c.secret,
+        sessions.c.office,
+        sessions.c.term,
+        sessions.c.granted,
+        accounts.c.features,
+        select(policies.c.value).scalar_subquery().label("policy"),
+    )
+    .join_from(sessions, meetings, meetings.c.id == sessions.c.meeting_id)
+    .join(accounts, accounts.c.id == meetings.c.organizer_id)
+    .where((sessions.c.id == bindparam("session")) & sessions.c.ended_at.is_(None))
+    .with_for_update(of=sessions)
+)
 _INSERT_GRANT: Final = text(
     "INSERT INTO grants (session_id, participant, role, token, issued_at) "
     "VALUES (:session_id, :participant, :role, :token, :issued_at) ON CONFLICT DO NOTHING"
@@ -125,7 +138,7 @@ def _grant(db: Connection, meeting: Meeting, session: SessionId, role: Role, nod
     db.execute(_COUNT_GRANT, {"session": session} | {f"new_{name}": value for name, value in changes.items()})
     told = Facts(0, session, grants=[Grant(participant, role.value, token.reveal())], office=office, term=term)
     assert meeting.meeting_key is not None  # it could not have been opened
-    features = features_of(meeting, account_of(db, meeting.organizer))
+    features = features_left(row.features, row.policy) - meeting.features_off
     return Ticket(meeting.number, meeting.title, meeting.meeting_key, session, participant, role, token, row.secret, told, features)
 
 
