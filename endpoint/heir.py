@@ -229,24 +229,33 @@ class Heir:
 
     def shown(self, sender: ParticipantId, succession: Succession, now: float) -> None:
         """Somebody says that it organizes, and how it came to that. A chain that begins with the meeting's key and ends, beyond our log, with
-        the sender's is to be followed: whoever could make one could have written that into our log.
+        the sender's is to be followed if it leaves our log where that ends: by a hand-over of the organizer that we follow, or by one whom
+        our log names a successor, after the silence that a take-over needs. Whoever could make that could have written it into our log;
+        who organized once, or was a successor once, could not.
 
         Raises WrongOrganizer, Fork, NotAllowed.
         """
         member, state = self._member, self._member.state
-        if self._asked is None or sender != self._asked[0]:
+        author = state.members.get(sender)
+        if self._asked is None or sender != self._asked[0] or author is None:
             return
-        author, key = state.members[sender], follow_chain_untrusted(state.session, state.meeting_key, succession.chain)
-        if key != author.signing_key or not succession.chain:
+        if not succession.chain or follow_chain_untrusted(state.session, state.meeting_key, succession.chain) != author.signing_key:
             raise WrongOrganizer("the chain of organizers ends with somebody else")
+        beyond: list[bytes] = []
+        took_over = False
         for content in succession.chain:
             said = log.peek_untrusted(content)
             ours = state.head_at(said.index)
             if ours is not None and ours != log.entry_hash(content[1 + log.SIGNATURE_SIZE :]):
                 raise Fork("a chain of organizers that is of another log")
-        took_over = isinstance(said, log.Entry) and isinstance(said.fields, log.TakeOver)
-        if said.index <= state.index or (took_over and member.pulse.silent(now) < TAKE_OVER_AFTER):
+            if said.index > state.index:
+                beyond.append(content)
+                took_over = took_over or (isinstance(said, log.Entry) and isinstance(said.fields, log.TakeOver))
+        if not beyond or (took_over and member.pulse.silent(now) < TAKE_OVER_AFTER):
             raise NotAllowed("somebody organized once, or would like to")
+        named: dict[int, bytes] = {i: state.members[i].signing_key for i in state.successors}
+        if follow_chain_untrusted(state.session, state.organizer_key, beyond, named) != author.signing_key:
+            raise WrongOrganizer("the chain of organizers does not go on from ours")
         member.follow(sender, author.signing_key, author.exchange_key)
 
     def _branch(self, entry: SignedEntry, sender: ParticipantId, now: float) -> None:

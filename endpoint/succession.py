@@ -19,10 +19,10 @@ from endpoint.state import State
 from wire.ids import SessionId
 
 
-def follow_chain_untrusted(session: SessionId, meeting_key: bytes, chain: list[bytes]) -> bytes:
-    """The organizer's Ed25519 key at the chain's end. Raises WrongOrganizer."""
-    key, at = meeting_key, -1
-    named: dict[int, bytes] = {}
+def follow_chain_untrusted(session: SessionId, key: bytes, chain: list[bytes], named: dict[int, bytes] | None = None) -> bytes:
+    """The organizer's Ed25519 key at the chain's end. `key`: at its beginning, the meeting key for who knows nothing else of the log;
+    `named`: the successors there, with their keys. Raises WrongOrganizer."""
+    at, named = -1, named or {}
     try:
         for content in chain:
             said = log.peek_untrusted(content)
@@ -31,7 +31,7 @@ def follow_chain_untrusted(session: SessionId, meeting_key: bytes, chain: list[b
             at, fields = said.index, said.fields
             if isinstance(fields, log.HandOver):
                 log.read_entry_untrusted(content, key)
-                accepted = State(session, meeting_key, head=said.previous)
+                accepted = State(session, key, head=said.previous)
                 verify(fields.signing_key, fields.accept, LABEL_ACCEPT, *accept_parts(accepted, fields))
                 key, named = fields.signing_key, {}
             elif isinstance(fields, log.Successors):

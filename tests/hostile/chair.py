@@ -5,11 +5,15 @@ from typing import ClassVar
 from crypto.signing import SigningKey
 from endpoint import events, log
 from endpoint.handshake import clear_packet, place
-from endpoint.log import sign_entry
+from endpoint.log import SignedEntry, sign_entry
 from endpoint.member import Member
-from endpoint.messages import Proof4, encode, parse_handshake_untrusted
+from endpoint.messages import Proof4, Succession, encode, parse_handshake_untrusted
+from endpoint.pulse import RESYNC_AFTER
+from endpoint.rules import LABEL_ACCEPT, accept_parts
+from endpoint.state import State
 from tests.endpoint.pair import craft
 from tests.hostile.scene import Attack, Forger, Scene, header_of
+from wire.control import Office
 from wire.ids import Channel, Epoch, ParticipantId, Stream
 from wire.packet import HEADER_SIZE, Flag
 
@@ -89,6 +93,87 @@ class TakesOverTooEarly(Attack):
         scene.deliver(Forger(scene.room, scene.eve, scene.eve.me).packet(Channel.LOG, 0, entry, last=True), to=self.at(scene))
         assert scene.ben.state.organizer == scene.olga.me
         scene.room.run(35.0, step=1.0)
+
+
+def _to_herself(scene: Scene, key: SigningKey, liar: Member, index: int) -> SignedEntry:
+    """A hand-over to her at some place that is to come."""
+    epoch, before = Epoch(scene.ben.state.epoch + 9), State(scene.room.session, key.public, head=bytes(32))
+    fields = log.HandOver(liar.me, liar.signing.public, liar.exchange.public, bytes(64), epoch)
+    accepted = liar.signing.sign(LABEL_ACCEPT, *accept_parts(before, fields))
+    return sign_entry(key, index, before.head, 0, log.HandOver(liar.me, liar.signing.public, liar.exchange.public, accepted, epoch))
+
+
+def _shows(scene: Scene, liar: Member, *chain: bytes) -> None:
+    """A relay says that she writes the log, Ben asks her how that came, and she answers. He follows nobody."""
+    room, ben = scene.room, scene.ben
+    rightful = ben.state.organizer
+    ben.control(Office(liar.me, []), room.now)
+    room.run(RESYNC_AFTER + 2.0, step=1.0)
+    liar.pair_key_channel(ben.me)
+    liar._send(Channel.KEY, encode(Succession(list(chain))), ben.me)
+    room.run(1.0)
+    assert ben._host is None
+    assert ben.state.organizer == rightful
+    ben.control(Office(rightful, []), room.now)
+
+
+class ComesBackByAChain(Attack):
+    """Olga handed the chair to Ana. A relay names Olga again, and she shows Ben, who asks, another hand-over under the meeting's key, to
+    herself."""
+
+    detected: ClassVar = ("organizer-wrong",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ben]
+
+    def lost(self, scene: Scene) -> list[Member]:
+        return [scene.olga]
+
+    def mount(self, scene: Scene) -> None:
+        room, olga = scene.room, scene.olga
+        olga.chair.hand_over(scene.ana.me, room.now)
+        room.run()
+        scene.ana.heir.accept(room.now)
+        room.run(1.0)
+        _shows(scene, olga, _to_herself(scene, room.meeting_key, olga, scene.ben.state.index + 50).wire)
+
+
+class ShowsHerFormerRight(Attack):
+    """Eve was a successor once and is none now; after a minute's silence, which a relay fakes, she shows Ben a chain with what named her."""
+
+    detected: ClassVar = ("organizer-wrong",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ben]
+
+    def mount(self, scene: Scene) -> None:
+        room, eve, ben = scene.room, scene.eve, scene.ben
+        scene.olga.chair.name_successors([eve.me], room.now)
+        named = scene.olga.chair._named
+        scene.olga.chair.name_successors([], room.now)
+        room.run(1.0)
+        room.meddle = lambda to, packet: [] if header_of(packet).sender == scene.olga.me else [packet]
+        room.run(70.0, step=1.0)
+        entry = sign_entry(eve.signing, ben.state.index + 50, bytes(32), 0, log.TakeOver(eve.me, _next_term(scene)))
+        _shows(scene, eve, named, entry.wire)
+        room.meddle = None
+
+
+class HidesATakeOver(Attack):
+    """Eve is a successor, and the organizer is heard: her chain goes on from a take-over by a hand-over to herself, as if that needed no
+    silence."""
+
+    detected: ClassVar = ("not-allowed",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ben]
+
+    def mount(self, scene: Scene) -> None:
+        room, eve, index = scene.room, scene.eve, scene.ben.state.index
+        scene.olga.chair.name_successors([eve.me], room.now)
+        room.run(1.0)
+        took = sign_entry(eve.signing, index + 50, bytes(32), 0, log.TakeOver(eve.me, _next_term(scene)))
+        _shows(scene, eve, scene.olga.chair._named, took.wire, _to_herself(scene, eve.signing, eve, index + 51).wire)
 
 
 class BreaksTheChain(Attack):
