@@ -10,11 +10,11 @@ corner, from where it can be dragged. What it says is what is true on the wire: 
 import json
 import os
 import sys
-import threading
 from typing import Any, Final
 
 import pygame
 
+from endpoint.screen.inbox import HEARD, Inbox
 from endpoint.screen.style import AMBER, BAR, FAINT, GREY, INK, PINK, RED, Colour, chip, font, text
 
 SIZE: Final = (372, 118)
@@ -42,7 +42,8 @@ def corner(beside: list[int], desktops: list[tuple[int, int]]) -> tuple[int, int
 class LightWindow:
     """Owned by the main thread."""
 
-    def __init__(self, beside: list[int]) -> None:
+    def __init__(self, beside: list[int], inbox: Inbox) -> None:
+        self.inbox = inbox
         pygame.display.init()
         pygame.font.init()
         at = corner(beside, pygame.display.get_desktop_sizes())
@@ -94,9 +95,10 @@ class LightWindow:
 
     def handle(self, event: pygame.event.Event) -> bool:
         if event.type == HEARD:
-            if event.facts is None:
+            facts = self.inbox.take()
+            if facts is None:
                 return False
-            self.facts = event.facts.get("light", self.facts)
+            self.facts = facts.get("light", self.facts)
             self.draw()
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             for spot, ask in self.buttons:
@@ -125,20 +127,10 @@ class LightWindow:
             pass
 
 
-HEARD: Final = pygame.event.custom_type()
-
-
-def listen() -> None:
-    """The reader thread."""
-    for line in sys.stdin:
-        pygame.event.post(pygame.event.Event(HEARD, facts=json.loads(line)))
-    pygame.event.post(pygame.event.Event(HEARD, facts=None))
-
-
 if __name__ == "__main__":
     first = json.loads(sys.stdin.readline())
-    light = LightWindow(first["beside"])
+    light = LightWindow(first["beside"], Inbox())
     light.facts = first.get("light", light.facts)
-    threading.Thread(target=listen, daemon=True).start()
+    light.inbox.open(sys.stdin)
     light.run()
     os._exit(0)  # the reader thread sits in a read

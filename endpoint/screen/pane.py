@@ -4,7 +4,8 @@ A window system wants a program's main thread and its own way of waiting, and it
 (`endpoint.screen.window`, `endpoint.screen.light`) that holds no key and no link. Lines of JSON go both ways; pixels lie in memory that
 both have mapped. A child ends when its standard input does, however we end; a window that is closed or crashes ends nothing here.
 
-What waits for a slow child is merged, never queued: rectangles into one around them, a pointer into the newest.
+What waits for a slow child is merged, never queued, here and there (`endpoint.screen.inbox`): rectangles into one around them, a pointer
+into the newest.
 """
 
 import base64
@@ -24,12 +25,11 @@ import structlog
 import trio
 
 from endpoint.hands import InputEvent, Pointer, Shape
-from endpoint.screen.picture import MAX_BYTES, Picture, Rect, bounding
+from endpoint.screen.picture import MAX_BYTES, Picture, Rect, gathered
 from endpoint.screen.viewer import Caption
 
 log = structlog.get_logger()
 
-MAX_RECTS: Final = 64
 _MAX_LINE: Final = 1 << 16
 
 
@@ -152,10 +152,7 @@ class WindowViewer(Pane):
         target = np.frombuffer(self._map, np.uint8, 4 * width * height).reshape(height, width, 4)
         for x, y, w, h in rects:
             target[y : y + h, x : x + w] = picture[y : y + h, x : x + w]
-        waiting = self._rects if "rects" in self._facts else []
-        self._rects = [*waiting, *rects]
-        if len(self._rects) > MAX_RECTS:
-            self._rects = [bounding(self._rects)]
+        self._rects = gathered(self._rects if "rects" in self._facts else [], rects)
         self.say(size=self._size, rects=self._rects)
 
     def point(self, pointer: Pointer | None, shape: Shape | None) -> None:

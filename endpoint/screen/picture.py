@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 MAX_WIDTH = 7680
 MAX_HEIGHT = 4320
 MAX_BYTES = 4 * MAX_WIDTH * MAX_HEIGHT
+MAX_GATHERED = 64
+"""Rectangles that are looked at one by one."""
 
 OPAQUE = np.uint32(0xFF000000)
 """The fourth byte of every pixel, in a word of a little-endian machine."""
@@ -84,6 +86,12 @@ def bounding(rects: Sequence[Rect]) -> Rect:
     left, top = min(r.x for r in rects), min(r.y for r in rects)
     right, bottom = max(r.x + r.width for r in rects), max(r.y + r.height for r in rects)
     return Rect(left, top, right - left, bottom - top)
+
+
+def gathered(rects: Sequence[Rect], more: Sequence[Rect]) -> list[Rect]:
+    """Both; where these are too many, one around them all."""
+    both = [*rects, *more]
+    return both if len(both) <= MAX_GATHERED else [bounding(both)]
 
 
 def check_geometry(width: int, height: int) -> None:

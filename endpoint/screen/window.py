@@ -3,8 +3,8 @@
     standard input    {"size", "rects"} (the picture in the memory FD has changed there), {"pointer"}, {"shape"}, {"caption"}, {"folder"}
     standard output   {"touch": event} (hands, while they are lent), {"told": text}
 
-Pixels stay crisp: the picture is shown in whole multiples of its size, or, where it does not fit, made smaller with every pixel weighed. A
-thread reads standard input and wakes the window; the window sleeps otherwise.
+Pixels stay crisp: the picture is shown in whole multiples of its size, or, where it does not fit, made smaller with every pixel weighed. The
+window sleeps until its person or its inbox wakes it.
 """
 
 import base64
@@ -12,13 +12,13 @@ import json
 import mmap
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, Final
 
 import pygame
 
+from endpoint.screen.inbox import HEARD, Inbox
 from endpoint.screen.picture import MAX_BYTES
 from endpoint.screen.style import AMBER, BAR, BLUE, FAINT, GREEN, GREY, GROUND, INK, RED, chip, font, text
 
@@ -59,9 +59,10 @@ _CHORD: Final = pygame.KMOD_CTRL | pygame.KMOD_ALT | pygame.KMOD_META
 
 
 class Window:
-    """Owned by the main thread; the reader thread only posts events."""
+    """Owned by the main thread."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, inbox: Inbox) -> None:
+        self.inbox = inbox
         pygame.display.init()
         pygame.font.init()
         pygame.display.set_caption("Parley")
@@ -443,9 +444,10 @@ class Window:
                     self.draw()
                 continue
             if event.type == HEARD:
-                if event.facts is None:
+                facts = self.inbox.take()
+                if facts is None:
                     return
-                self.take(event.facts)
+                self.take(facts)
             elif not self.handle(event):
                 return
 
@@ -459,18 +461,8 @@ def arrow() -> pygame.Surface:
     return image
 
 
-HEARD: Final = pygame.event.custom_type()
-
-
-def listen() -> None:
-    """The reader thread."""
-    for line in sys.stdin:
-        pygame.event.post(pygame.event.Event(HEARD, facts=json.loads(line)))
-    pygame.event.post(pygame.event.Event(HEARD, facts=None))
-
-
 if __name__ == "__main__":
-    window = Window(int(sys.argv[1]))
-    threading.Thread(target=listen, daemon=True).start()
+    window = Window(int(sys.argv[1]), Inbox())
+    window.inbox.open(sys.stdin)
     window.run()
     os._exit(0)  # the reader thread sits in a read

@@ -4,13 +4,15 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
+import pygame
 import pytest
 import trio
 
 from endpoint.cli.panes import picture_age
 from endpoint.hands import Button, InputEvent, Key, Move, Text
+from endpoint.screen.inbox import HEARD, Inbox
 from endpoint.screen.pane import Light, LightPane, WindowViewer
-from endpoint.screen.picture import Rect, blank
+from endpoint.screen.picture import MAX_GATHERED, Rect, blank, bounding
 from endpoint.screen.viewer import Caption
 from endpoint.screen.window import STATES
 from endpoint.screen.x11 import X11Source
@@ -119,6 +121,27 @@ async def test_G09_the_light_says_and_asks(display: str) -> None:
         pane.show(Light("paused", "desktop :0", 3, "", ""))
         await eventually(lambda: colour() == (60, 178, 236))
         nursery.cancel_scope.cancel()
+
+
+def test_what_is_said_to_a_slow_window_is_merged_and_never_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    pygame.display.init()
+    try:
+        inbox = Inbox()
+        for turn in range(1000):
+            inbox.put({"size": [640, 400], "rects": [[turn % 600, 5, 10, 10]], "pointer": [turn, 0, True]})
+        inbox.put({"caption": "new"})
+        assert len(pygame.event.get(HEARD)) == 1
+        facts = inbox.take()
+        assert facts is not None
+        assert (facts["size"], facts["pointer"], facts["caption"]) == ([640, 400], [999, 0, True], "new")
+        assert len(facts["rects"]) <= MAX_GATHERED
+        assert bounding(facts["rects"]) == Rect(0, 5, 609, 10)
+        assert inbox.take() == {}
+        inbox.put({"pointer": [1, 1, True]})
+        assert len(pygame.event.get(HEARD)) == 1
+    finally:
+        pygame.display.quit()
 
 
 @pytest.mark.parametrize(
