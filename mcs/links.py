@@ -41,6 +41,7 @@ from wire.control import (
     Crl,
     Facts,
     FactsAck,
+    Fetch,
     Have,
     Hello,
     Membership,
@@ -105,6 +106,8 @@ class EndpointLink:
                 self._start = []
         else:
             self._relay.message(self._session, self, item)
+            if isinstance(item, Fetch):  # a few bytes bring megabytes
+                self._pay(sum(len(entry.frame) for entry in self.reader.fetched))
 
     def packets(self, frames: list[Frame]) -> None:
         self._pay(sum(max(len(frame.body), ITEM_COST) for frame in frames))

@@ -222,6 +222,7 @@ class SessionLog:
         "_before",
         "_purses",
         "_rising",
+        "_rosters",
         "_seq",
         "_streams_of",
         "_torn",
@@ -248,6 +249,7 @@ class SessionLog:
         self._before: dict[Stream, int] = {}  # channel 5: the index of the last packet
         self._torn: dict[Stream, bool] = {}  # channel 9: the snapshot under way is not collected
         self._purses: dict[tuple[ParticipantId, bool], Purse] = {}  # channels 0–4, 10; True: the office's 0, 1 and 10
+        self._rosters: deque[Entry] = deque()  # channel 10, for who asks: in the order of the ring
 
     @property
     def seq(self) -> int:
@@ -307,21 +309,21 @@ class SessionLog:
             purse = self._purses[key] = Purse()
         purse.entries.append(entry)
         purse.kept += len(entry.frame)
+        if entry.stream.channel == FETCHED:
+            self._rosters.append(entry)
         if key[1]:
             while purse.kept > OFFICE_BYTES:
                 self._drop_oldest(purse)
 
     def fetched(self, stream: Stream, counter: int) -> list[Entry]:
-        """What is here of a stream of channel 10, from a counter on."""
+        """What is here of a stream of channel 10, from a counter on. It takes as long as that is."""
         found: list[Entry] = []
-        ring = self.rings[RING_OF[stream.channel]]
-        at, missing = ring.head, self.have.last(stream) - counter + 1
-        while missing > 0 and at > ring.base:
-            at -= 1
-            entry = ring.get(at)
-            if entry is not None and entry.stream == stream:
-                found.append(entry)
-                missing -= 1
+        for entry in reversed(self._rosters):
+            if entry.stream == stream:
+                if entry.counter < counter:
+                    break
+                if not entry.gone:
+                    found.append(entry)
         return found[::-1]
 
     def over(self, sender: ParticipantId) -> bool:
@@ -348,6 +350,8 @@ class SessionLog:
         entry = purse.entries.popleft()
         purse.kept -= len(entry.frame)
         self.rings[RING_OF[entry.stream.channel]].drop(entry)
+        while self._rosters and self._rosters[0].gone:
+            self._rosters.popleft()
 
     def expire(self, now: float, screen_floor: int) -> None:
         """Drop what is too old, and of the screen what stands before the last snapshot and below the floor (the lowest cursor of

@@ -22,6 +22,7 @@ from wire.control import (
     End,
     Facts,
     FactsAck,
+    Fetch,
     Grant,
     Have,
     Hello,
@@ -234,6 +235,21 @@ async def test_small_packets_flood_too(cluster: Cluster, monkeypatch: pytest.Mon
     async with desk(cluster) as found, cluster.member(found.address, found.meeting, 3) as three:
         for _ in range(21):
             three.send(Channel.CURSOR)
+        assert (await three.end()).reason is CloseReason.FLOOD
+        await found.still_works()
+
+
+async def test_who_fetches_the_roster_again_and_again_floods(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts what they bring: otherwise a few bytes would keep a relay busy with megabytes."""
+    monkeypatch.setattr("mcs.links.FLOOD_BURST", 100_000)
+    monkeypatch.setattr("mcs.links.FLOOD_RATE", 1)
+    async with desk(cluster) as found, cluster.member(found.address, found.meeting, 3) as three:
+        last = [found.organizer.send(Channel.ROSTER, body=bytes(10_000)) for _ in range(3)][-1]
+        await found.organizer.until(lambda: any(p[2:] == (Channel.ROSTER, last) for said in found.organizer.of(Taken) for p in said.taken))
+        three.say(Fetch(0))
+        await three.until(lambda: three.got(Channel.ROSTER, 1) == [0, 1, 2])
+        for _ in range(3):
+            three.say(Fetch(0))
         assert (await three.end()).reason is CloseReason.FLOOD
         await found.still_works()
 

@@ -260,6 +260,25 @@ def test_the_offices_log_is_no_part_of_its_share(monkeypatch: pytest.MonkeyPatch
     assert not log.over(ParticipantId(1))
 
 
+def test_of_a_roster_there_is_what_has_not_gone() -> None:
+    world, ana, olga = World(), ParticipantId(2), Stream(ParticipantId(1), ParticipantId(0), Channel.ROSTER)
+    for at in range(6):
+        world.append(1, Channel.ROSTER, 0, now=float(at))
+        world.append(1, Channel.LOG, 0, now=float(at))
+        world.append(2, Channel.ROSTER, 0, now=float(at))  # of another office, before or after
+    reader = Reader(world.log, ana, world.dropped)
+    for first, there in ((0, [0, 1, 2, 3, 4, 5]), (4, [4, 5]), (6, [])):
+        reader.fetch(olga, first)
+        assert [entry.counter for entry in reader.fetched] == there
+    world.log.expire(limits.KEEP_FOR + 3.0, 1 << 60)
+    reader.fetch(olga, 0)
+    assert [entry.counter for entry in reader.fetched] == [4, 5]
+    world.log.expire(limits.KEEP_FOR + 9.0, 1 << 60)
+    reader.fetch(olga, 0)
+    assert not reader.fetched
+    assert not world.log._rosters
+
+
 def test_files_keep_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcs.log.FILE_BYTES", 1000)
     world = World()
