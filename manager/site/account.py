@@ -11,7 +11,7 @@ from manager.factors import TotpSetup
 from manager.own import PROOF_LASTS, Enrolled
 from manager.site.forms import Form
 from manager.site.pages import redirect
-from manager.site.visit import N_, View, Visit
+from manager.site.visit import N_, View, Visit, bad
 from manager.site.web import SESSION, inner_path_untrusted
 
 SCOPES = {
@@ -184,7 +184,9 @@ async def keys(visit: Visit) -> Response:
     if visit.posted:
         form = await visit.read_form()
         with form.judging("name", "scopes", "days"):
-            _, made = await visit.site.own.make_key(visit.who, form.text("name"), form.all("scopes"), DAYS.get(form.text("days")))
+            if form.text("days") not in DAYS:
+                raise bad("days", N_("choose one of the list"))
+            _, made = await visit.site.own.make_key(visit.who, form.text("name"), form.all("scopes"), DAYS[form.text("days")])
             visit.form = Form()
     offered = [(scope, visit.say(said)) for scope, said in SCOPES.items() if visit.who.account.role.administers or scope not in _ADMINISTRATORS]
     return visit.render("account/keys.html", keys=await visit.site.own.keys(visit.who), key=made, scopes=offered, usual=ORGANIZER_SCOPES)

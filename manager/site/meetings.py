@@ -29,6 +29,9 @@ REPEAT_WORDS: Final = {
     "fortnight": N_("Every two weeks"),
     "month": N_("Every month"),
 }
+OTHER_WORDS: Final = {"day": N_("Every %(count)d days"), "week": N_("Every %(count)d weeks"), "month": N_("Every %(count)d months")}
+KEPT: Final = "kept"
+"""A repetition that programs may ask for and the form does not offer: it stays as it is."""
 FIELDS: Final = ("title", "date", "time", "minutes", "zone", "every", "times", "features")
 LENGTHS: Final = (15, 30, 45, 60, 90, 120, 180, 240, 480)
 FEATURES: Final = {
@@ -137,8 +140,9 @@ async def edit(visit: Visit) -> Response:
     if visit.posted:
         form = await visit.read_form()
         with form.judging(*FIELDS):
-            when = schedule_untrusted(form)
-            off = sorted(visit.who.account.features - set(form.all("features")))
+            when = schedule_untrusted(form, meeting.schedule.repeat)
+            have = visit.who.account.features
+            off = sorted((have - set(form.all("features"))) | (meeting.features_off - have))  # what the form did not show stays off
             await visit.site.diary.edit(visit.who, meeting.number, title=form.text("title"), when=when, features_off=off)
             return visit.done(f"/meetings/{meeting.number}", "saved")
     when = meeting.schedule
@@ -187,8 +191,8 @@ async def calendar(visit: Visit) -> Response:
     return Response(await visit.site.diary.entry(visit.who, number), media_type="text/calendar; charset=utf-8", headers=headers)
 
 
-def schedule_untrusted(form: Form) -> Schedule:
-    """When, from what was typed. Raises `RequestMalformed` with the form's fields."""
+def schedule_untrusted(form: Form, before: Repeat | None = None) -> Schedule:
+    """When, from what was typed. `before`: how the meeting repeats, for `KEPT`. Raises `RequestMalformed` with the form's fields."""
     timed = form.text("timed") == "yes"
     date, time, every = form.text("date"), form.text("time"), form.text("every")
     check = Fields()
@@ -203,9 +207,10 @@ def schedule_untrusted(form: Form) -> Schedule:
         with check("minutes"):
             minutes = whole_untrusted(form.text("minutes"), 1, MAX_MINUTES, N_("a meeting takes 1 to 1440 minutes"))
         with check("times"):
-            if every not in REPEATS:
+            if every not in REPEATS and not (every == KEPT and before):
                 raise bad("every", N_("choose one of the list"))
-            if (chosen := REPEATS[every]) is not None:
+            chosen = (before.every, before.interval) if every == KEPT and before else REPEATS[every]
+            if chosen is not None:
                 times = whole_untrusted(form.text("times"), 2, MAX_TIMES, N_("a meeting repeats 2 to 366 times"))
                 repeat = Repeat(chosen[0], times, chosen[1])  # type: ignore[arg-type]  # its own three words
     check.finish()
@@ -224,12 +229,14 @@ def _form(visit: Visit, start: Start, meeting: Meeting | None) -> Response:
     words = visit.language.duration
     lengths = [(minutes, words(minutes * 60)) for minutes in sorted({*LENGTHS, start.minutes})]
     have = visit.who.account.features
+    repeat = None if meeting is None else meeting.schedule.repeat
+    kept = [(KEPT, _how(repeat, visit.language))] if repeat and _every(repeat) == KEPT else []
     return visit.render(
         "meetings/edit.html",
         meeting=meeting,
         start=start,
         lengths=lengths,
-        repeats=[(key, visit.say(said)) for key, said in REPEAT_WORDS.items()],
+        repeats=[(key, visit.say(said)) for key, said in REPEAT_WORDS.items()] + kept,
         features=[(feature, visit.say(said)) for feature, said in FEATURES.items() if feature in have],
     )
 
@@ -240,6 +247,7 @@ def _show(visit: Visit, meeting: Meeting) -> Response:
     return visit.render(
         "meetings/show.html",
         meeting=shown,
+        fresh=visit.noticed == "scheduled",
         link=visit.site.diary.link(meeting),
         invitation={
             "with_password": visit.say(_WITH_PASSWORD) % words,
@@ -250,7 +258,12 @@ def _show(visit: Visit, meeting: Meeting) -> Response:
 
 
 def _every(repeat: Repeat | None) -> str:
-    return next((key for key, chosen in REPEATS.items() if repeat and chosen == (repeat.every, repeat.interval)), "")
+    return next((key for key, chosen in REPEATS.items() if chosen == (repeat and (repeat.every, repeat.interval))), KEPT)
+
+
+def _how(repeat: Repeat, language: Language) -> str:
+    every = _every(repeat)
+    return language.say(OTHER_WORDS[repeat.every]) % {"count": repeat.interval} if every == KEPT else language.say(REPEAT_WORDS[every])
 
 
 def _shown(meeting: Meeting, language: Language, zone: str, now: float) -> Shown:
@@ -287,5 +300,4 @@ def _told(when: Schedule, code: str, zone: str, minute: float) -> Told:
 def _repeats(when: Schedule, language: Language) -> str:
     if when.repeat is None:
         return ""
-    words = language.say(REPEAT_WORDS.get(_every(when.repeat), "")) or f"{when.repeat.interval} × {when.repeat.every}"
-    return language.say(N_("%(how)s, %(times)d times")) % {"how": words, "times": when.repeat.times}
+    return language.say(N_("%(how)s, %(times)d times")) % {"how": _how(when.repeat, language), "times": when.repeat.times}

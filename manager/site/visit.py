@@ -137,13 +137,18 @@ class Visit:
             raise HTTPException(404)
         return number
 
+    @property
+    def noticed(self) -> str:
+        """What was just done, a name of `DONE`; "" on every later page."""
+        return self.site.cookies.get(self.request, NOTICE) or ""
+
     async def read_form(self) -> Form:
         self.form = await read_form_untrusted(self.request)
         return self.form
 
     def render(self, template: str, status: int | None = None, **words: Any) -> Response:
         """A page; with a form that something is wrong with, it is 422, or 429 if waiting helps."""
-        done = self.site.cookies.get(self.request, NOTICE) or ""
+        done = self.noticed
         account = None if self.caller is None else self.caller.account
         page = Page(
             path=self.request.scope["path"],

@@ -28,7 +28,10 @@ if (box) {
     mail.href = `mailto:?subject=${encodeURIComponent(subject)}&body=${encodeURIComponent(text())}`;
   };
 
-  takeFresh(number);
+  const made = takeFresh();
+  if (made && "fresh" in box.dataset) {
+    keep(number, made); // of this meeting, which was scheduled a moment ago, and of no other that is looked at instead
+  }
   show(kept(number));
   box.querySelector("[data-add]").addEventListener("submit", (event) => {
     event.preventDefault();

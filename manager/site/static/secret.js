@@ -34,16 +34,22 @@ export function kept(number) {
   }
 }
 
-// between scheduling and the first look at the meeting's page, when its number is not known yet
+// between sending the form and the page that answers it: the meeting's own, or the form once more
 export function keepFresh(password) {
-  sessionStorage.setItem(FRESH, password);
+  try {
+    sessionStorage.setItem(FRESH, password);
+  } catch {
+    // the meeting's page says that it has no password, and takes one
+  }
 }
 
-export function takeFresh(number) {
-  const password = sessionStorage.getItem(FRESH);
-  sessionStorage.removeItem(FRESH);
-  if (password) {
-    keep(number, password);
+export function takeFresh() {
+  try {
+    const password = sessionStorage.getItem(FRESH);
+    sessionStorage.removeItem(FRESH);
+    return password;
+  } catch {
+    return null;
   }
 }
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from manager.accounts import AccountRole, change
+from manager.calendar import Repeat, check_schedule
 from manager.site.web import inner_path_untrusted
 from tests.manager.site.browser import PASSWORD, Served
 
@@ -118,6 +119,36 @@ async def test_a_refused_meeting_says_what_is_wrong_beside_each_field(ada: httpx
     answer = await ada.post("/meetings/new", data=typed)
     assert set(re.findall(r'id="(\w+)-error"', answer.text)) == {"title"}
     assert 'value="2026-02-27"' in answer.text
+
+
+async def test_what_a_form_does_not_offer_it_does_not_change(site: Served, visitor: httpx.AsyncClient) -> None:
+    """Programs may ask for more than the page: every third week, and a feature off that the account has lost meanwhile."""
+    site.add("Olga", "olga@example.org")
+    cookie = site.sign_in("olga@example.org")
+    visitor.cookies.set("parley", cookie)
+    caller = await site.house.entrance.caller_of_cookie(cookie, "127.0.0.1")
+    when = check_schedule("2030-03-01T15:00", "Europe/Paris", 60, Repeat("week", 5, 3))
+    number = (await site.house.diary.schedule(caller, "Tides", when=when, features_off=["chat", "files"])).number
+    site.store.write_now(lambda db: change(db, caller.account.id, features_off=["chat"]))
+    path = f"/meetings/{number}"
+    assert "Every 3 weeks, 5 times" in (await visitor.get(path)).text
+    page = (await visitor.get(f"{path}/edit")).text
+    assert '<option value="kept" selected>Every 3 weeks</option>' in page
+    sent = {"title": "Ebbs", "timed": "yes", "date": "2030-03-01", "time": "15:00", "minutes": "60", "zone": "Europe/Paris"}
+    features = ["whisper", "screen", "remote-control", "voice", "recording"]
+    answer = await visitor.post(f"{path}/edit", data=sent | {"every": "kept", "times": "6", "features": features})
+    assert answer.status_code == 303, answer.text
+    meeting = await site.house.diary.meeting(caller, number)
+    assert (meeting.title, meeting.schedule.repeat) == ("Ebbs", Repeat("week", 6, 3))
+    assert meeting.features_off == {"chat", "files"}
+    assert 'id="every-error"' in (await visitor.post("/meetings/new", data=sent | {"every": "kept", "times": "6"})).text
+
+
+async def test_a_key_lives_as_long_as_was_chosen(ada: httpx.AsyncClient) -> None:
+    answer = await ada.post("/account/keys", data={"name": "zither", "scopes": "host", "days": "for ever"})
+    assert answer.status_code == 422
+    assert 'id="days-error"' in answer.text
+    assert "parley_" not in answer.text
 
 
 @pytest.mark.parametrize(

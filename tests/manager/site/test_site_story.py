@@ -122,6 +122,39 @@ async def test_G01_G20_from_the_first_administrator_to_a_guest(site: Served) -> 
     assert b"METHOD:REQUEST" in b64decode(str(calendar.get_payload()))
 
 
+async def test_a_chosen_password_outlives_a_refusal_and_stays_with_its_meeting(site: Served) -> None:
+    site.add("Olga", "olga@example.org")
+
+    def olga(olga: Person) -> None:
+        olga.signed_in("olga@example.org")
+        olga.go("/meetings/new")
+        olga.type(title="First")
+        olga.press("Schedule")
+        olga.sees("The meeting is scheduled.")
+        first, link = olga.page.url, olga.page.inner_text("#link")
+        assert "#" in link
+        olga.go("/meetings/new")
+        olga.page.get_by_label("My own").check()
+        olga.type(**{"own-password": "grey heron 7", "title": "Second", "date": ""})
+        olga.press("Schedule")
+        assert "Choose a day" in olga.error("date")
+        assert olga.page.input_value("#own-password") == "grey heron 7"
+        olga.press("Schedule")
+        assert olga.page.input_value("#own-password") == "grey heron 7"
+        olga.go(first)
+        assert olga.page.inner_text("#link") == link, "one meeting's password in another one's link"
+        olga.go("/meetings/new")
+        olga.page.get_by_label("My own").check()
+        olga.type(**{"own-password": "grey heron 7", "title": "Second", "date": ""})
+        olga.press("Schedule")
+        olga.type(date="2030-12-24")
+        olga.press("Schedule")
+        olga.sees("The meeting is scheduled.")
+        assert olga.page.inner_text("#link").endswith("#grey%20heron%207.")
+
+    await site.person(olga)
+
+
 async def test_a_second_factor_of_every_kind(site: Served) -> None:
     site.add("Olga Organizer", "olga@example.org")
 
