@@ -54,7 +54,12 @@ class Pane:
 
     async def run(self) -> None:
         """Until the window is closed, or this is cancelled."""
-        env = {**os.environ, "PYGAME_HIDE_SUPPORT_PROMPT": "1", "SDL_VIDEO_X11_NET_WM_BYPASS_COMPOSITOR": "0"}
+        env = {
+            **os.environ,
+            "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+            "SDL_VIDEO_X11_NET_WM_BYPASS_COMPOSITOR": "0",
+            "SDL_MOUSE_FOCUS_CLICKTHROUGH": "1",  # the click that brings the focus counts: whoever presses "pause" does not press twice
+        }
         if self._display:
             env["DISPLAY"] = self._display
         fds = [] if self._memory is None else [self._memory]
