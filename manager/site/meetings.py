@@ -212,7 +212,7 @@ def schedule_untrusted(form: Form, before: Repeat | None = None) -> Schedule:
             chosen = (before.every, before.interval) if every == KEPT and before else REPEATS[every]
             if chosen is not None:
                 times = whole_untrusted(form.text("times"), 2, MAX_TIMES, N_("a meeting repeats 2 to 366 times"))
-                repeat = Repeat(chosen[0], times, chosen[1])  # type: ignore[arg-type]  # its own three words
+                repeat = Repeat(chosen[0], times, chosen[1])
     check.finish()
     try:
         return check_schedule(f"{date}T{time}" if timed else None, form.text("zone") or "UTC", minutes, repeat)
