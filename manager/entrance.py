@@ -26,6 +26,7 @@ from manager.errors import (
     MailFailed,
     RequestMalformed,
     SignInLocked,
+    SignInNeeded,
     SignInRefused,
     SignUpClosed,
     Throttled,
@@ -165,9 +166,18 @@ class Entrance:
         return _signed_in(await self._store.write(_accept, bits, name, verifier, zone, language, address, agent, self._clock()))
 
     async def confirm(self, text: str, address: str, agent: str = "", *, zone: str = "UTC", language: str = "en") -> SignedIn:
-        """The address of a sign-up, or a new one, is real: signed in. Raises `LinkWorthless`, `AccountExists`."""
+        """The address of a sign-up is real: an account, signed in. Raises `LinkWorthless`, `AccountExists`, and `SignInNeeded` for the new
+        address of an account that there is already: see `confirm_email`."""
         bits = links.parse_link_untrusted(text)
         return _signed_in(await self._store.write(_confirm, bits, zone, language, address, agent, self._clock()))
+
+    async def confirm_email(self, caller: Caller, text: str) -> SignedIn:
+        """The caller's new address is real. Who has the mailbox alone is not let in: the address may have been mistyped.
+
+        Raises `LinkWorthless`, `AccountExists`, `StepMissing`, `SignInNeeded` for another account's link.
+        """
+        caller.at(Stage.COMPLETE)
+        return _signed_in(await self._store.write(_confirm_email, caller, links.parse_link_untrusted(text), self._clock()))
 
     async def rate(self, password: str, email: str = "", name: str = "") -> tuple[int, str | None]:
         """How guessable a password is, 0 to 4, and what forbids it, if anything. Raises `Throttled`."""
@@ -332,13 +342,19 @@ def _accept(
 def _confirm(db: Connection, bits: Hidden, zone: str, language: str, address: str, agent: str, now: float) -> tuple[Hidden, Caller]:
     link = links.use_link(db, bits, now, Purpose.CONFIRM, Purpose.EMAIL)
     if link.purpose is Purpose.EMAIL:
-        assert link.account is not None
-        account = accounts.set_email(db, link.account, link.email)
-        audit.record(db, By(account.id, address), "email-changed", f"account {account.id}", now)
-    else:
-        account = accounts.add_account(db, link.email, link.name, link.role, now, verifier=link.verifier, zone=zone, language=language)
-        audit.record(db, By(account.id, address), "account-made", f"account {account.id}", now, "signed up")
+        raise SignInNeeded
+    account = accounts.add_account(db, link.email, link.name, link.role, now, verifier=link.verifier, zone=zone, language=language)
+    audit.record(db, By(account.id, address), "account-made", f"account {account.id}", now, "signed up")
     return signin.begin(db, account, False, address, agent, now)
+
+
+def _confirm_email(db: Connection, caller: Caller, bits: Hidden, now: float) -> tuple[Hidden, Caller]:
+    link = links.use_link(db, bits, now, Purpose.EMAIL)
+    if link.account != caller.account.id:
+        raise SignInNeeded
+    accounts.set_email(db, link.account, link.email)
+    audit.record(db, caller.by, "email-changed", f"account {link.account}", now)
+    return signin.advance(db, caller, True, now)
 
 
 def _forgot(db: Connection, email: str, by: By, now: float) -> tuple[Account | None, Hidden]:

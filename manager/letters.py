@@ -21,7 +21,8 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         ),
         "email": (
             "Confirm your new e-mail address",
-            "Hello{name},\n\nplease confirm your new address for {host} within a day:\n\n{link}\n\nIf this was not you, do nothing.\n",
+            "Hello{name},\n\nplease confirm your new address for {host} within a day, while you are signed in there:\n\n{link}\n\n"
+            "If this was not you, do nothing.\n",
         ),
         "reset": (
             "A new password",
@@ -55,7 +56,7 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         ),
         "email": (
             "Confirmez votre nouvelle adresse e-mail",
-            "Bonjour{name},\n\nveuillez confirmer votre nouvelle adresse pour {host} d'ici un jour :\n\n{link}\n\n"
+            "Bonjour{name},\n\nveuillez confirmer votre nouvelle adresse pour {host} d'ici un jour, en y étant connecté :\n\n{link}\n\n"
             "Si ce n'était pas vous, ne faites rien.\n",
         ),
         "reset": (

@@ -4,7 +4,7 @@ A link is 256 random bits; the store has its SHA-256. They stand behind the `#` 
 there posts them. Each counts once, and a new one voids the older ones of its purpose and address.
 
     /welcome#BITS   choose name and password for the account that somebody invited        `invite`
-    /confirm#BITS   the address of a sign-up, or a new address, is real                    `confirm`, `email`
+    /confirm#BITS   the address of a sign-up, or a new address, is real                    `confirm`, `email`: that one, signed in
     /reset#BITS     choose a new password                                                  `reset`
 """
 

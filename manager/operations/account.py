@@ -12,6 +12,7 @@ from manager.operations.said import (
     stage_of,
     token_of,
 )
+from manager.operations.sign_in import LINK
 from manager.operations.table import Call, operation
 
 
@@ -77,6 +78,14 @@ async def change_password(call: Call) -> object:
 async def change_email(call: Call) -> object:
     await call.house.own.change_email(call.caller, call.body.email)
     return t.Done()
+
+
+@operation(
+    "POST", "/account/email/confirm", "Confirm the new address, by that letter's link.", takes=t.LinkText, gives=t.SignedInAs, people=True,
+    example={"link": LINK},
+)  # fmt: skip
+async def confirm_email(call: Call) -> object:
+    return signed_in_as(await call.house.entrance.confirm_email(call.caller, call.body.link))
 
 
 @operation("GET", "/account/security", "One's second factors.", gives=t.SecurityShown, people=True)

@@ -79,7 +79,7 @@ async def accept_invitation(call: Call) -> object:
     return signed_in_as(made)
 
 
-@operation("POST", "/links/confirm", "Confirm an e-mail address.", takes=t.Confirm, gives=t.SignedInAs, example={"link": LINK})
+@operation("POST", "/links/confirm", "Confirm the e-mail address of a sign-up.", takes=t.Confirm, gives=t.SignedInAs, example={"link": LINK})
 async def confirm_address(call: Call) -> object:
     body: t.Confirm = call.body
     return signed_in_as(await call.house.entrance.confirm(body.link, call.address, call.agent, zone=body.zone, language=body.language))

@@ -4,7 +4,8 @@ from starlette.responses import Response
 
 from manager.accounts import ZONES
 from manager.entrance import SignedIn
-from manager.errors import LinkWorthless
+from manager.errors import LinkWorthless, SignInNeeded
+from manager.links import Purpose
 from manager.site.forms import Form
 from manager.site.languages import LANGUAGES
 from manager.site.pages import redirect
@@ -115,10 +116,20 @@ async def confirm(visit: Visit) -> Response:
         form = await visit.read_form()
         with form.judging("token"):
             try:
-                return _onward(visit, await visit.site.entrance.confirm(form.text("token"), visit.address, visit.agent, **_place(visit)))
+                return _onward(visit, await _confirmed(visit, form.text("token")))
             except LinkWorthless as worthless:
                 form.errors["token"] = worthless.sentence
+            except SignInNeeded:
+                form.errors["token"] = N_("Sign in to the account whose new address this is; then open the link from the mail again.")
     return _with_token(visit, N_("Confirm your address"), N_("One press, and the address is confirmed."), N_("Confirm"), password=False)
+
+
+async def _confirmed(visit: Visit, token: str) -> SignedIn:
+    """Of the account that is signed in, or of a sign-up."""
+    entrance = visit.site.entrance
+    if visit.caller is not None and (await entrance.link(token)).purpose is Purpose.EMAIL:
+        return await entrance.confirm_email(visit.caller, token)
+    return await entrance.confirm(token, visit.address, visit.agent, **_place(visit))
 
 
 async def forgot(visit: Visit) -> Response:

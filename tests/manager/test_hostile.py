@@ -16,7 +16,7 @@ from manager import accounts, keys, passwords
 from manager.accounts import AccountRole
 from manager.api import create_app
 from manager.callers import Scope
-from manager.errors import LinkWorthless, SettingsMalformed, SignInRefused, Throttled
+from manager.errors import LinkWorthless, SettingsMalformed, SignInNeeded, SignInRefused, Throttled
 from manager.hidden import Hidden
 from manager.house import furnish
 from manager.nodes import Nodes
@@ -42,7 +42,22 @@ async def test_G15_a_new_password_voids_what_was_sent_before(sqlite_store: Store
         planted = v.link()
         await v.house.own.change_password(caller, PASSWORD, "another horse 8")
         with pytest.raises(LinkWorthless):
-            await v.house.entrance.confirm(planted, HERE)
+            await v.house.entrance.confirm_email(caller, planted)
+
+
+async def test_G15_a_mistyped_new_address_lets_nobody_in(sqlite_store: Store) -> None:
+    """The mailbox may be a stranger's: its letter counts only together with a sign-in of the account itself."""
+    async with village(sqlite_store) as v:
+        caller, other = await v.join("ann@example.org"), await v.join("ben@example.org")
+        await v.house.own.change_email(caller, "somebody@example.net")
+        with pytest.raises(SignInNeeded):
+            await v.house.entrance.confirm(v.link(), HERE)
+        with pytest.raises(SignInNeeded):
+            await v.house.entrance.confirm_email(other, v.link())
+        after = await v.house.entrance.confirm_email(caller, v.link())  # the link is still good
+        assert after.caller.account.email == "somebody@example.net"
+        with pytest.raises(LinkWorthless):
+            await v.house.entrance.confirm_email(after.caller, v.link())
 
 
 async def test_G15_a_new_address_voids_letters_to_the_old_one(sqlite_store: Store) -> None:
@@ -52,7 +67,7 @@ async def test_G15_a_new_address_voids_letters_to_the_old_one(sqlite_store: Stor
         confirm = v.link()
         await v.house.entrance.forgot("ann@example.org", HERE)
         reset = v.link()
-        await v.house.entrance.confirm(confirm, HERE)
+        await v.house.entrance.confirm_email(caller, confirm)
         with pytest.raises(LinkWorthless):
             await v.house.entrance.reset(reset, "another horse 8", HERE)
 

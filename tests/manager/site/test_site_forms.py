@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from manager.accounts import AccountRole, change
 from manager.calendar import Repeat, check_schedule
@@ -278,6 +279,20 @@ async def test_a_new_password_removes_api_keys_unless_they_are_kept(site: Served
         visitor.cookies.clear()
         visitor.cookies.set("parley", cookie)
         assert ("zither" in (await visitor.get("/account/keys")).text) is left
+
+
+async def test_a_new_address_is_confirmed_by_who_is_signed_in(site: Served, visitor: httpx.AsyncClient) -> None:
+    site.add("Olga", "olga@example.org")
+    visitor.cookies.set("parley", site.sign_in("olga@example.org"))
+    assert (await visitor.post("/account/email", data={"email": "olga@example.net"})).status_code == 303
+    token = (await trio.to_thread.run_sync(site.link_to, "olga@example.net")).partition("#")[2]
+    cookies, visitor.cookies = visitor.cookies, httpx.Cookies()
+    refused = await visitor.post("/confirm", data={"token": token})
+    assert refused.status_code == 422
+    assert "Sign in to the account" in refused.text
+    visitor.cookies = cookies
+    assert (await visitor.post("/confirm", data={"token": token})).status_code == 303
+    assert "olga@example.net" in (await visitor.get("/account")).text
 
 
 async def test_no_secret_is_logged(site: Served, visitor: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
