@@ -7,7 +7,8 @@ the pixels already, or is reported again.
 
 A desktop, a monitor and a region are cut from the root window, which shows whatever is there. A window is taken from its own memory
 (Composite), so that nothing that covers it is shared with it. Programs that are excluded are black wherever they stand: where that is, and
-what the pixels are, is asked under one server grab, so there is no moment between the two in which a window could move or appear.
+what the pixels are, is asked under one server grab, so there is no moment between the two in which a window could move or appear. A
+compositor draws windows itself, a little later, and fades those that go: where one runs, their places stay black for `LINGER`.
 
 Without shared memory (a display on another machine, another IPC namespace) the pixels come through the connection.
 `grab` waits for the server, as any program that draws on it does; a server that hangs holds its presenter up.
@@ -46,6 +47,8 @@ log = structlog.get_logger()
 
 MANY_RECTS = 12
 """More damaged rectangles than this are fetched as one."""
+LINGER = 1.0
+"""Seconds for which a compositor may go on showing a window where it stood."""
 TRIES = 4
 """A screen that changes its size between question and answer is asked again so often."""
 
@@ -113,6 +116,8 @@ class X11Source:
         self._picture: Picture = blank(1, 1)
         self._rects: list[Rect] = []  # damage reported and not yet fetched, within the picture
         self._hidden: list[Rect] = []  # what is black now
+        self._stood: dict[Rect, float] = {}  # with a compositor: where excluded programs stand or stood, on the display; until when it is black
+        self._clears = math.inf  # when the first place becomes clear where none of them stands any more
         self._whole = True  # nothing fetched yet in this geometry
         self._measure = False  # the geometry may have changed
         self._remapped = False  # the shared window has memory of another kind since it was shown again
@@ -174,9 +179,10 @@ class X11Source:
         while True:
             with self._display.errors():
                 self._drain()
-                if self._rects or self._whole or self._measure:
+                if self._rects or self._whole or self._measure or trio.current_time() >= self._clears:
                     return
-            await self._display.readable()
+            with trio.move_on_at(self._clears):
+                await self._display.readable()
 
     def grab(self) -> tuple[Picture, list[Rect] | None]:
         """See `Source.grab`. Raises ScreenError `display-lost`, `window-closed`, `screen-too-large`."""
@@ -274,11 +280,16 @@ class X11Source:
                 self._measure = True
 
     def _blackened(self) -> list[Rect]:
-        """Where excluded programs stand in the picture."""
+        """Where excluded programs stand in the picture, or may still be seen."""
         if not self.excluded or self.part.kind == "window" or self._windows is None:
             return []
-        (ox, oy), size = self._origin, self.geometry
-        placed = (Rect(r.x - ox, r.y - oy, r.width, r.height).clipped(*size) for r in self._windows.hidden(self.excluded))
+        (ox, oy), size, now = self._origin, self.geometry, trio.current_time()
+        stand = self._windows.hidden(self.excluded)
+        self._stood = {rect: until for rect, until in self._stood.items() if until > now}
+        if self._windows.composited():
+            self._stood |= dict.fromkeys(stand, now + LINGER)
+        self._clears = min((until for rect, until in self._stood.items() if rect not in stand), default=math.inf)
+        placed = (Rect(r.x - ox, r.y - oy, r.width, r.height).clipped(*size) for r in sorted({*stand, *self._stood}))
         return [rect for rect in placed if rect is not None]
 
     def _plan(self, hidden: list[Rect]) -> list[Rect]:

@@ -49,6 +49,7 @@ class Windows:
         self._core = display.connection.core
         self._owner = ~display.connection.get_setup().resource_id_mask
         self._names = {name: display.atom(name) for name in ("WM_CLASS", "_NET_WM_NAME", "WM_NAME", "WM_TRANSIENT_FOR", "WM_STATE")}
+        self._compositor = display.atom(f"_NET_WM_CM_S{display.connection.pref_screen}")
 
     def monitors(self) -> list[Monitor]:
         """In the order in which the server names them."""
@@ -97,6 +98,10 @@ class Windows:
             for area, family in zip(self._areas, families.values(), strict=True)
             if any(w & self._owner in owners or w in named or facts[w][2] in named for w in family)
         ]
+
+    def composited(self) -> bool:
+        """Whether a compositor draws what the root window shows (EWMH: it owns a selection)."""
+        return bool(self._core.GetSelectionOwner(self._compositor).reply().owner)
 
     def _viewable(self) -> list[int]:
         """The root's children that can be seen, the lowest first; `_areas` is where each stands, its border included."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import trio
 
+from endpoint.screen import x11
 from endpoint.screen.picture import Rect, ScreenError
 from endpoint.screen.x11 import Part, X11Source, parse_part
 from endpoint.screen.xvfb import xvfb_desktop
@@ -198,6 +199,32 @@ async def test_G09_an_excluded_program_is_black_with_its_menus_dialogs_and_frame
         picture, _ = source.grab()
         assert region(picture, Rect(200, 300, 80, 90)) == {BACK}
     for program in (manager, vault, other):
+        program.close()
+
+
+async def test_G09_an_excluded_program_is_black_where_a_compositor_may_still_show_it(display: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(x11, "LINGER", 0.3)
+    compositor, vault = Program(display, "compositor", OTHER), Program(display, "vault", SECRET)
+    window = vault.window(Rect(10, 10, 100, 100))
+    async with X11Source(display, excluded=["vault"]) as source:
+        source.grab()
+        vault.move(window, 300, 10)
+        assert region(source.grab()[0], Rect(10, 10, 100, 100)) == {BACK}
+        compositor.core.SetSelectionOwner(compositor.window(Rect(0, 400, 1, 1)), compositor.atom("_NET_WM_CM_S0"), 0)
+        compositor.sync()
+        source.grab()
+        vault.move(window, 10, 200)
+        picture, _ = source.grab()
+        assert region(picture, Rect(300, 10, 100, 100)) == region(picture, Rect(10, 200, 100, 100)) == {0}
+        with trio.fail_after(PATIENCE):
+            while region(picture, Rect(300, 10, 100, 100)) != {BACK}:
+                await source.wait()
+                picture, _ = source.grab()
+        assert region(picture, Rect(10, 200, 100, 100)) == {0}
+        with trio.move_on_after(1.0) as rest:  # and it is asked for no more where it stands
+            await source.wait()
+        assert rest.cancelled_caught
+    for program in (compositor, vault):
         program.close()
 
 
