@@ -41,6 +41,21 @@ SMALL_ORDER: Final = frozenset(
     )
 )
 """Ed25519 keys, without the sign bit, for which one signature can be right for many messages: the points of order 1, 2, 4 and 8."""
+WEAK_EXCHANGE: Final = frozenset(
+    (u + sign).to_bytes(32, "little")
+    for sign in (0, 1 << 255)
+    for u in (
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        2**255 - 20,
+        2**255 - 19,
+        2**255 - 18,
+    )
+)
+"""X25519 keys with which nobody can share a secret (`ExchangeKey.shared` raises WeakKey): the points of order 1, 2, 4 and 8 of the curve and
+of its twist, in all their forms."""
 FIRST_BASE: Final = bytes(HASH_SIZE)  # the base of the very first message on a chained channel
 
 

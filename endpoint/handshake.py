@@ -19,7 +19,7 @@ from typing import Final
 
 from crypto.errors import BadProof, CryptoError
 from crypto.schedule import transcript_hash
-from crypto.signing import ExchangeKey, SigningKey, verify
+from crypto.signing import WEAK_EXCHANGE, ExchangeKey, SigningKey, verify
 from crypto.srp import Guest, Host, Verifier
 from crypto.suite import LABEL_HOST, VERSION
 from endpoint.errors import MalformedHandshake, WrongOrganizer, WrongSecret
@@ -168,5 +168,5 @@ def check_hello(hello: Hello1, session: SessionId, participant: ParticipantId) -
     """The cheap checks of message 1. Raises MalformedHandshake."""
     if hello.version != VERSION or hello.session != session.to_bytes(8, "big") or hello.participant != participant:
         raise MalformedHandshake
-    if hello.role != Role.ATTENDEE:
+    if hello.role != Role.ATTENDEE or hello.exchange_key in WEAK_EXCHANGE:
         raise MalformedHandshake

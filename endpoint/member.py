@@ -111,6 +111,7 @@ class Member(Speaker):
 
     def take_chair(self, chair: Chair) -> None:
         self._chair, self._handed = chair, False
+        self._host = self._reading = None  # what another one was to tell us
 
     @property
     def settled(self) -> bool:
@@ -271,7 +272,10 @@ class Member(Speaker):
         """Ask somebody other than the organizer that we know."""
         if self._linked:
             self.dropped["withheld"] += 1
-            self._send(Channel.KEY, encode(Resync()), participant)
+            try:
+                self._send(Channel.KEY, encode(Resync()), participant)
+            except CryptoError as error:  # whose key protects nothing: the next one to write the log is asked
+                self.drop(error, participant)
 
     def _take(self, header: PacketHeader, packet: bytes, now: float) -> Outcome:
         """Open one packet, and do what it says."""

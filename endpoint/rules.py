@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from crypto.errors import CryptoError
-from crypto.signing import verify
+from crypto.signing import WEAK_EXCHANGE, verify
 from endpoint import log
 from endpoint.log import Member
 from wire.ids import Channel, Epoch, ParticipantId, Role
@@ -43,6 +43,10 @@ class Rule:
     signer: Signer = Signer.ORGANIZER
 
 
+_WEAK: Final = "an exchange key with which no secret can be shared"
+"""Such a member could be told nothing by an organizer to come, and what is said to all, one by one, would end at it."""
+
+
 def _never(state: "State", entry: object) -> str:
     return ""
 
@@ -55,6 +59,8 @@ def _refuse_open(state: "State", entry: log.Open) -> str:
         return "the log of another session"
     if entry.organizer.signing_key != entry.meeting_key or entry.organizer.role != Role.ORGANIZER:
         return "the organizer does not hold the meeting key"
+    if entry.organizer.exchange_key in WEAK_EXCHANGE:
+        return _WEAK
     return "" if entry.epoch == 1 else "a session begins in epoch 1"
 
 
@@ -72,6 +78,8 @@ def _refuse_admit(state: "State", entry: log.Admit) -> str:
         return "a participant ID is used once"
     if not ids and not entry.others:
         return "nobody is admitted"
+    if not WEAK_EXCHANGE.isdisjoint(member.exchange_key for member in entry.members):
+        return _WEAK
     return _refuse_epoch_number(state, entry.epoch)
 
 
@@ -198,6 +206,8 @@ def _refuse_hand_over(state: "State", entry: log.HandOver) -> str:
             return "not the member's keys"
     elif entry.participant in state.ever or entry.signing_key != state.organizer_key:
         return "only the organizer itself comes back as a new participant"
+    elif entry.exchange_key in WEAK_EXCHANGE:
+        return _WEAK
     problem = _refuse_epoch_number(state, entry.epoch)
     if problem:
         return problem

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from crypto.signing import WEAK_EXCHANGE
 from endpoint import log
 from endpoint.errors import BrokenChain, IllegalEntry, MalformedEntry
 from endpoint.log import Cut, Member, SignedEntry
@@ -223,6 +224,7 @@ class State:
             or not {snapshot.presenter, snapshot.control} <= members.keys() | {NOBODY}
             or not {i for i, _ in snapshot.chat} | set(snapshot.successors) <= members.keys()
             or len(snapshot.contested) not in (0, 64)
+            or not WEAK_EXCHANGE.isdisjoint(member.exchange_key for member in snapshot.members)
         ):
             raise MalformedEntry("the snapshot contradicts itself")
         state = cls(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crypto.errors import BadLength, BadSignature, WeakKey
 from crypto.schedule import pair_prk
-from crypto.signing import FIRST_BASE, SMALL_ORDER, ExchangeKey, MessageHash, SigningKey, fingerprint, verify
+from crypto.signing import FIRST_BASE, SMALL_ORDER, WEAK_EXCHANGE, ExchangeKey, MessageHash, SigningKey, fingerprint, verify
 from crypto.suite import LABEL_HOST, LABEL_MESSAGE, LABEL_SIGNATURE, framed
 
 KEY = SigningKey.from_seed(bytes(range(32)))
@@ -86,6 +86,13 @@ def test_the_hash_of_a_message_takes_only_headers_and_bases() -> None:
 def test_a_key_that_makes_the_secret_known_is_refused(public: bytes) -> None:
     with pytest.raises(WeakKey):
         ExchangeKey.generate().shared(public)
+
+
+def test_the_exchange_keys_that_protect_nothing_are_listed_in_all_their_forms() -> None:
+    assert set(LOW_ORDER) | {public[:31] + bytes((public[31] | 128,)) for public in LOW_ORDER} == WEAK_EXCHANGE
+    for public in WEAK_EXCHANGE:
+        with pytest.raises(WeakKey):
+            ExchangeKey.generate().shared(public)
 
 
 @given(st.binary(max_size=70))

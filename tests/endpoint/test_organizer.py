@@ -145,7 +145,7 @@ def test_another_message_1_or_3_of_the_same_try_is_not_answered() -> None:
 
 def hello(room: Room, participant: int, attempt: int = 0) -> bytes:
     body = encode(
-        Hello1(1, room.session.to_bytes(8, "big"), participant, 2, PUBLIC, bytes(32), bytes(32), random.Random(attempt).randbytes(16))
+        Hello1(1, room.session.to_bytes(8, "big"), participant, 2, PUBLIC, bytes(32), b"x" * 32, random.Random(attempt).randbytes(16))
     )
     return clear_packet(room.session, ParticipantId(participant), room.organizer.me, 1, attempt, body)
 
@@ -535,7 +535,7 @@ def test_more_leavers_than_an_entry_holds_are_written_off_in_several() -> None:
     organizer = room.organizer
     crowd = range(10, 10 + log.MAX_BATCH + 76)
     for at in range(0, len(crowd), 1000):
-        batch = [log.Member(i, 2, f"{i}", i.to_bytes(32, "big"), bytes(32)) for i in crowd[at : at + 1000]]
+        batch = [log.Member(i, 2, f"{i}", i.to_bytes(32, "big"), b"x" * 32) for i in crowd[at : at + 1000]]
         organizer.chair.write(log.Admit(batch, organizer.state.epoch + 1), room.now)
     for i in crowd:
         organizer.keyring.set_key_channel(i, bytes(32))

@@ -24,13 +24,14 @@ from wire.ids import Channel, ParticipantId, SessionId
 SESSION = SessionId(0xA5)
 KEY = SigningKey.from_seed(bytes(range(32)))
 KEYS = {i: SigningKey.from_seed(bytes((i,)) * 32) for i in range(2, 10)} | {1: KEY}
-OLGA = log.Member(1, 1, "Olga", KEY.public, bytes(32))
+EXCHANGE = b"x" * 32
+OLGA = log.Member(1, 1, "Olga", KEY.public, EXCHANGE)
 OPENING = log.Open(SESSION.to_bytes(8, "big"), KEY.public, OLGA, 1)
 IDS = st.integers(0, 6)
 
 
 def member(i: int) -> log.Member:
-    return log.Member(i, 2, f"member {i}", KEYS[i].public, bytes(32))
+    return log.Member(i, 2, f"member {i}", KEYS[i].public, EXCHANGE)
 
 
 def key_of(public: bytes) -> SigningKey:
@@ -232,8 +233,8 @@ def hand_over(participant: int, ahead: int, forged: bool) -> Wish:
         known = state.members.get(ParticipantId(participant))
         key = key_of(known.signing_key if known else state.organizer_key)
         epoch = state.epoch + ahead
-        signature = accept(state, participant, key, bytes(32), bytes(32) if forged else state.head, epoch)
-        return log.HandOver(participant, key.public, bytes(32), signature, epoch)
+        signature = accept(state, participant, key, EXCHANGE, bytes(32) if forged else state.head, epoch)
+        return log.HandOver(participant, key.public, EXCHANGE, signature, epoch)
 
     return wish
 
@@ -391,6 +392,19 @@ def test_G06_a_newcomer_does_not_hear_what_was_said_in_a_silence_before_its_time
         assert heard == {1: [0, 1, 2, 3, 4, 5], 2: [3, 4, 5], 3: [5]}
 
 
+def test_nobody_is_a_member_with_a_key_that_protects_nothing() -> None:
+    """What an organizer to come says to each member would end at it."""
+    state = opened(log.Admit([member(2)], 2))
+    weak = (1 + 2**255).to_bytes(32, "little")
+    admit = log.Admit([member(3), msgspec.structs.replace(member(4), exchange_key=weak)], 3)
+    signature = accept(state, 9, KEY, weak, state.head, 3)
+    for fields in (admit, log.HandOver(9, KEY.public, weak, signature, 3)):
+        assert "secret" in state.refuses(log.sign_entry(KEY, state.index + 1, state.head, 0, fields))
+    begin = log.Open(SESSION.to_bytes(8, "big"), KEY.public, msgspec.structs.replace(OLGA, exchange_key=weak), 1)
+    genesis = State.genesis(SESSION, KEY.public)
+    assert "secret" in genesis.refuses(log.sign_entry(KEY, 0, genesis.head, 0, begin))
+
+
 def test_an_entry_out_of_its_place_is_refused_and_changes_nothing() -> None:
     state = opened(log.Admit([member(2)], 2))
     first, second = signed(state, log.Lock(True)), None
@@ -433,6 +447,7 @@ def test_the_page_about_the_log_is_drawn_from_the_table() -> None:
         ("a stranger may chat", {"chat": [(9, True)]}),
         ("a stranger may take over", {"successors": [9]}),
         ("a contest of half a key", {"contested": bytes(32)}),
+        ("a key that protects nothing", {"members": [OLGA, msgspec.structs.replace(member(2), exchange_key=bytes(32))]}),
     ],
 )
 def test_a_snapshot_that_contradicts_itself_is_refused(name: str, change: dict[str, Any]) -> None:

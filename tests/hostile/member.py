@@ -223,6 +223,22 @@ class SpoilsALargeMessage(Attack):
         scene.room.run()
 
 
+class BringsAKeyThatProtectsNothing(Attack):
+    """Comes once more, with an exchange key with which nobody can share a secret: an organizer to come could tell her nothing, and would
+    stop at her whenever it tells each member something."""
+
+    detected = ("handshake-malformed",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.olga]
+
+    def mount(self, scene: Scene) -> None:
+        guest = scene.room.guest(66, "Eve again")
+        guest.exchange.public = bytes(32)
+        scene.room.run(1.0)
+        assert guest.me not in scene.olga.state.members
+
+
 class DismissedTalksOn(Attack):
     """Was dismissed, and talks on over a warm link under the key that she has."""
 
