@@ -39,7 +39,7 @@ from endpoint.messages import (
     encode,
 )
 from endpoint.rekey import Rekeying
-from endpoint.roster import Shown
+from endpoint.roster import ASK_AGAIN, Shown
 from endpoint.rules import CUT_CHANNELS
 from endpoint.state import State
 from endpoint.text import Crowd, clean_name
@@ -385,7 +385,7 @@ class Chair:
         if self.chain:
             self.say_key(member, Succession(self.chain))
         self.say_key(member, GroupKey(self.state.epoch, self.keyring.group_key))
-        self.say_key(member, self.roster.now(now))
+        self.say_key(member, self.roster.now(now, ASK_AGAIN))  # it may ask because no relay has what it was told of
 
     def _asked_for(self, sender: ParticipantId, request: Request, now: float) -> None:
         """What members may cause is decided here at once; what needs the person becomes a `Wish`."""

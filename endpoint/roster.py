@@ -75,10 +75,10 @@ class Shown:
         self._unsaid.clear()
         self._chair.keyring.drop_roster()
 
-    def now(self, now: float) -> Roster:
-        """Have the log up to here in the stream; what a reader must be told to find it."""
+    def now(self, now: float, renew_after: float = RENEW_AFTER) -> Roster:
+        """Have the log up to here in the stream; what a reader must be told to find it. `renew_after`: seconds for which a snapshot serves."""
         outgrown = self._sequel_size > self._snapshot_size or self._sequels >= MAX_SEQUELS
-        if not self._key or outgrown or now - self._since >= RENEW_AFTER:
+        if not self._key or outgrown or now - self._since >= renew_after:
             self._begin(now)
         else:
             moved = self._moved()

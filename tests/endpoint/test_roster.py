@@ -190,6 +190,25 @@ def test_G22_who_finds_no_roster_asks_for_another() -> None:
     assert ben.state.snapshot() == room.organizer.state.snapshot()
 
 
+def test_G22_what_every_relay_has_lost_is_not_named_again() -> None:
+    """One packet of a roster is gone for good, and with it what follows: who asks again is shown another one."""
+    room = Room()
+    room.admitted(2, "Ana")
+    lost: list[bytes] = []
+
+    def lose(to: ParticipantId, packet: bytes) -> list[bytes]:
+        if packet[2] == Channel.ROSTER and packet[24:32] in (lost or [packet[24:32]]):
+            lost.append(packet[24:32])
+            return []
+        return [packet]
+
+    room.meddle = lose
+    ben = room.guest(3, "Ben")
+    room.run(roster.ASK_AGAIN + 1.0)
+    assert lost
+    assert ben.joined
+
+
 def test_G22_who_loses_its_link_goes_on_reading_where_it_was() -> None:
     room = Room()
     room.admitted(2, "Ana")
@@ -248,3 +267,19 @@ def test_a_resync_reads_the_same_roster_as_newcomers_do() -> None:
     assert (after.first, after.last) == (before.first, before.last)
     assert ana.state.snapshot() == ben.state.snapshot() == room.organizer.state.snapshot()
     assert not ana.dropped
+
+
+def test_who_gets_the_chair_waits_for_nobodys_roster() -> None:
+    """No relay brought it; to ask oneself for another one would be the end of the program."""
+    room = Room()
+    ana, ben = room.admitted(2, "Ana"), room.admitted(3, "Ben")
+    room.organizer.chair.hand_over(ana.me, room.now)
+    room.run()
+    room.meddle = lambda to, packet: [] if packet[2] == Channel.ROSTER else [packet]
+    ana._send(Channel.KEY, encode(Resync()), room.organizer.me)
+    room.run()
+    ana.heir.accept(room.now)
+    room.run(2 * roster.ASK_AGAIN)
+    assert ana.organizes
+    assert ben.state.head == ana.state.head
+    assert ben.keyring.group_key == ana.keyring.group_key
