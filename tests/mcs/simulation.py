@@ -159,10 +159,16 @@ class Net:
         return port
 
     def send(self, sender: int, channel: int, to: int = 0, flags: int = 8) -> None:
-        port, key = self.ports[sender], (sender, to, channel)
+        key = (sender, to, channel)
         body = packet(self.meeting.session, sender, channel, self.counters[key], to=to, flags=flags)
         self.counters[key] += 1
-        self.relays[self.places[sender]].packets(port.session, port, [Frame(PACKET, 0, body)], lambda size: True)
+        self.bring(sender, body)
+
+    def bring(self, sender: int, body: bytes) -> None:
+        """A packet comes on a participant's link. Nothing is read any more of one that ends, as by the pump."""
+        port = self.ports[sender]
+        if not port.closing:
+            self.relays[self.places[sender]].packets(port.session, port, [Frame(PACKET, 0, body)], lambda size: True)
 
     def say(self, sender: int, message: Control) -> None:
         port = self.ports[sender]

@@ -186,6 +186,30 @@ def test_B04_a_sender_that_comes_back_with_a_gap_is_heard_again() -> None:
     assert world.ports[2].of(Lost) == [Lost([(1, 0, 2, 5)])]
 
 
+def test_B04_what_was_said_before_the_roll_was_known_comes_before_what_is_said_after_it() -> None:
+    """A relay that was started anew drops it, and reads no more of its sender's link once the roll has come."""
+    world = net({1: "a", 2: "b", 3: "b"})
+    world.cut("a", "b")
+    world.kill("b")
+    world.start("b")
+    world.ports[2] = world.attach(2, "b")
+    world.send(2, 2)
+    assert world.relays["b"].dropped["roll-unknown"] == 1
+    world.connect("a", "b")
+    world.settle()
+    assert world.ports[2].closed is CloseReason.LOST
+    world.send(2, 2)
+    world.settle()
+    assert world.ports[1].packets == []
+    world.relays["b"].leave(world.ports[2].session, world.ports[2])
+    world.ports[2] = world.attach(2, "b")
+    world.counters.clear()
+    for _ in range(2):
+        world.send(2, 2)
+    world.settle()
+    assert [h.counter for h in world.ports[1].packets] == [0, 1]
+
+
 def test_what_a_node_lacks_it_asks_for_again() -> None:
     world = net()
     world.send(1, 2)
