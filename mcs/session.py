@@ -7,7 +7,7 @@ ports: what the session needs of a link (`EndpointPort`, `NodePort`).
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from mcs.admission import Admission
 from mcs.bucket import Bucket
@@ -96,6 +96,14 @@ class Source:
         self.asked_at = float("-inf")  # when it was last asked again because of a gap
 
 
+class Gap(NamedTuple):
+    """What is missing of a reliable stream. What comes behind it is not taken."""
+
+    since: float
+    after: int  # the last counter that is here
+    lowest: int  # of those that came behind it
+
+
 class Session:
     """Owned by the relay; all fields change only in its calls."""
 
@@ -115,7 +123,7 @@ class Session:
         self._moved: dict[ParticipantId, float] = {}  # whose presence changed since it was last said, and when
         self._taken: dict[ParticipantId, set[Stream]] = {}  # what is to be acknowledged
         self.waiting: dict[ParticipantId, float] = {}  # senders over their share, since when
-        self._gaps: dict[Stream, float] = {}  # what other nodes are asked for, since when
+        self._gaps: dict[Stream, Gap] = {}  # what other nodes are asked for
         self.unheard: set[ParticipantId] = set()  # links whose packets were dropped while nobody could say that they are admitted
         self.wants = Wants()
         self.floods: dict[ParticipantId, Bucket] = {}  # what each may still send here; owned by its links, and a new link changes nothing
@@ -233,6 +241,7 @@ class Session:
         for node, port in wanted.items():
             if node not in self.sources:
                 self.sources[node] = Source(port)
+                self._gaps.clear()  # it may fill them
         self._ask_sources(now)
 
     def _ask_sources(self, now: float) -> bool:
@@ -321,8 +330,6 @@ class Session:
                 carrier.port.wake(self.id)
         if stream.channel in _SHARED:
             self._over.add(stream.sender)
-        if self._gaps:
-            self._gaps.pop(stream, None)
         if stream.channel == Channel.SNAPSHOT:
             self.wants.answered(self.log)
 
@@ -347,14 +354,16 @@ class Session:
         self.feed.behind(port, missed)
 
     def gap(self, stream: Stream, counter: int, now: float) -> bool:
-        """A packet leaves a gap: ask the neighbours. True once it has stood for so long that it counts as lost; go on then."""
+        """A packet leaves a gap: ask the neighbours. True once it has stood for so long that it counts as lost; go on then.
+
+        What came behind it is not here either, and is brought again from the lowest on: that one decides, not what is said meanwhile. But if
+        whoever had it is gone, any does."""
         self._noted = None
-        since = self._gaps.setdefault(stream, now)
-        if now - since < LOST_AFTER:
-            for source in self.sources.values():
-                if now - source.asked_at >= ASK_AGAIN:
-                    source.asked_at = now
-                    self.say_have(source.port)
+        self._judge_gap(stream, now)
+        gap = self._gaps.get(stream) or Gap(now, self.log.have.last(stream), counter)
+        self._gaps[stream] = gap._replace(lowest=min(gap.lowest, counter))
+        if now - gap.since < (LOST_AFTER if counter <= gap.lowest else 2 * LOST_AFTER):
+            self._ask_again(now)
             return False
         del self._gaps[stream]
         self.log.have.jump(stream, counter - 1)
@@ -363,6 +372,22 @@ class Session:
                 port.send(Lost([(*stream, counter - 1)]))
         self.dropped["lost"] += 1
         return True
+
+    def _judge_gap(self, stream: Stream, now: float) -> None:
+        """It is filled, or stands anew if some of it has come."""
+        gap, last = self._gaps.get(stream), self.log.have.last(stream)
+        if gap is not None and last != gap.after:
+            if last >= gap.lowest:
+                del self._gaps[stream]
+            else:
+                self._gaps[stream] = Gap(now, last, gap.lowest)
+
+    def _ask_again(self, now: float) -> None:
+        """For what is missing here."""
+        for source in self.sources.values():
+            if now - source.asked_at >= ASK_AGAIN:
+                source.asked_at = now
+                self.say_have(source.port)
 
     def say_have(self, port: NodePort) -> None:
         """This node wants the session's packets, and lacks what it does not list. Where its screen stands is listed too: if the other one
@@ -506,7 +531,8 @@ class Session:
                 reserve.close(CloseReason.REVOKED)
 
     def close_unheard(self) -> None:
-        """Whose packets were dropped, and who turns out to be admitted, begins again: then nothing is missing."""
+        """Whose packets were dropped, and who turns out to be admitted, begins again: then nothing is missing. Of this link nothing is read
+        any more: in a log that knows nothing of its streams they would begin with what is said now."""
         for participant in self.unheard & self.admission.admitted:
             for port in list(self.ports.get(participant, [])):
                 port.close(CloseReason.LOST, "what was sent before the organizer was here has to be sent again")
@@ -556,9 +582,14 @@ class Session:
             self.log.expire(now, min((*following, self.feed.floors()[Queue.SCREEN])))
         for port in list(self.all_ports()):
             self._judge(port, now)
+        for stream in list(self._gaps):
+            self._judge_gap(stream, now)
+        if any(now - gap.since < 3 * LOST_AFTER for gap in self._gaps.values()):  # for longer: nobody brings what came behind it
+            self._ask_again(now)
         self._want_again(now)
         if now - self.used_at >= IDLE_LOG and not self.carriers and not self.admission.ended:
             self.log = SessionLog()
+            self._gaps.clear()
             self.feed = Feed(self.log, self._make_group())
 
     def _judge(self, port: EndpointPort, now: float) -> None:

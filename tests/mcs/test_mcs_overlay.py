@@ -186,6 +186,60 @@ def test_B04_a_sender_that_comes_back_with_a_gap_is_heard_again() -> None:
     assert world.ports[2].of(Lost) == [Lost([(1, 0, 2, 5)])]
 
 
+@pytest.mark.parametrize("silent", [True, False])
+def test_B04_what_came_behind_a_gap_is_not_lost_with_it(silent: bool) -> None:
+    """Its sender comes back by another relay, holds no longer what it said before, and has said more while the nodes were parted."""
+    world = net()
+    world.send(5, 2)
+    world.settle()
+    for node in "ab":
+        world.cut(node, "c")
+    world.counters[5, 0, 2] = 5
+    world.kill("c")
+    world.start("c")
+    world.relays["c"].facts(Facts(0, world.meeting.session, admitted=[5]))
+    world.ports[5] = world.attach(5, "c")
+    for _ in range(3):
+        world.send(5, 2)
+    world.settle()
+    for node in "ab":
+        world.connect(node, "c")
+    for _ in range(15):
+        world.settle()
+        if not silent:
+            world.send(5, 2)
+    world.settle()
+    for participant in (1, 2, 3, 4):
+        assert [h.counter for h in world.ports[participant].packets] == [0, *range(5, world.counters[5, 0, 2])]
+        assert world.ports[participant].of(Lost) == [Lost([(5, 0, 2, 4)])]
+
+
+def test_B04_a_gap_that_a_new_neighbour_may_fill_is_not_lost_yet() -> None:
+    world = net()
+    world.send(5, 2)
+    world.settle()
+    for node in "ab":
+        world.cut(node, "c")
+    world.send(5, 2)
+    world.settle()
+    relay, session = world.relays["b"], world.ports[3].session
+    later = Frame(PACKET, 1, packet(world.meeting.session, 5, 2, 2))
+    relay.node_packet(session.carriers["a"].port, later)
+    world.settle(7)
+    world.connect("b", "c")
+    while "c" not in session.sources:
+        for here, there in list(world.links):
+            world.carry(here, there, 1 << 30)
+        relay.flush()
+        world.now += 0.01
+    relay.node_packet(session.carriers["a"].port, later)  # the other one is still to bring what is missing
+    world.settle()
+    world.send(5, 2)
+    world.settle()
+    assert [h.counter for h in world.ports[3].packets] == [0, 1, 2]
+    assert world.ports[3].of(Lost) == []
+
+
 def test_B04_what_was_said_before_the_roll_was_known_comes_before_what_is_said_after_it() -> None:
     """A relay that was started anew drops it, and reads no more of its sender's link once the roll has come."""
     world = net({1: "a", 2: "b", 3: "b"})
