@@ -42,7 +42,6 @@ STATUS: Final[dict[type[Refusal], int]] = {
     errors.KeyRefused: 401,
     errors.ScopeMissing: 403,
     errors.NotPermitted: 403,
-    errors.FeatureDisabled: 403,
     errors.SignInRefused: 401,
     errors.SignInLocked: 429,
     errors.SignInNeeded: 401,

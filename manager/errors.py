@@ -6,7 +6,6 @@
         ├── KeyRefused              key-refused           no API key, or a wrong one
         ├── ScopeMissing            scope-missing         a right key that may not do this
         ├── NotPermitted            not-permitted         a role that may not do this
-        ├── FeatureDisabled         feature-disabled      an administrator has turned it off for this account
         ├── SignInRefused           sign-in-refused       e-mail, password, code or passkey: never which
         ├── SignInLocked            sign-in-locked        too many failures; the same whether the account exists
         ├── SignInNeeded            sign-in-needed        nobody is signed in, or no longer
@@ -113,11 +112,6 @@ class ScopeMissing(Refusal):
 class NotPermitted(Refusal):
     name = "not-permitted"
     sentence = "Your account may not do that; ask an administrator."
-
-
-class FeatureDisabled(Refusal):
-    name = "feature-disabled"
-    sentence = "An administrator has turned this off for your account."
 
 
 class SignInRefused(Refusal):

@@ -29,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 
 from manager.accounts import Account
 from manager.calendar import ANY_TIME, FORMAT, Repeat, Schedule
-from manager.errors import FeatureDisabled, Fields, MeetingEnded, MeetingRunning, MeetingUnavailable, RequestMalformed
+from manager.errors import Fields, MeetingEnded, MeetingRunning, MeetingUnavailable, RequestMalformed
 from manager.hidden import INVITE_SIZE, NO_INVITE, Hidden
 from manager.policy import FEATURES, check_features
 from manager.store import meetings, sessions
@@ -222,13 +222,6 @@ def own_meeting(db: Connection, organizer: Account, number: MeetingId) -> Meetin
     if meeting is None or meeting.organizer != organizer.id:
         raise MeetingUnavailable
     return meeting
-
-
-def require_feature(account: Account, *names: str) -> None:
-    """Raises `FeatureDisabled` with the first one that the account does not have."""
-    for name in names:
-        if name not in account.features:
-            raise FeatureDisabled(name)
 
 
 def list_meetings(db: Connection, organizer: Account) -> list[Meeting]:

@@ -45,7 +45,6 @@ class SiteDefect(Refusal):
 STATUS = {
     errors.RequestMalformed: 422,
     errors.NotPermitted: 403,
-    errors.FeatureDisabled: 403,
     errors.AddressNotAllowed: 403,
     errors.SignUpClosed: 403,
     errors.MeetingUnavailable: 404,

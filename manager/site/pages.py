@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from manager.accounts import Account, AccountRole
@@ -125,8 +124,3 @@ def _environment(language: Language, assets: Assets) -> Environment:
 def redirect(path: str) -> Response:
     """After a form: see the outcome there (303)."""
     return Response(status_code=303, headers={"location": path})
-
-
-def wants_json(request: Request) -> bool:
-    """Whether one of our scripts asks, and not a person's navigation."""
-    return request.headers.get("content-type", "").startswith("application/json")
