@@ -8,6 +8,7 @@ Pages and API call these methods. What they return for a cookie is `SignedIn.coo
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ from manager.errors import (
     SignInNeeded,
     SignInRefused,
     SignUpClosed,
+    StoreUnavailable,
     Throttled,
 )
 from manager.hidden import Hidden
@@ -44,6 +46,7 @@ from manager.throttle import Rate, Throttle
 
 ANSWERED_AFTER: Final = 0.25
 """Seconds; longer than the work takes."""
+HOUR: Final = 3600.0
 
 log = structlog.get_logger()
 
@@ -70,6 +73,13 @@ class Entrance:
         self._host = urlsplit(site).hostname or ""
         self._clock = clock
         self._tries = Throttle(Rate(settings.sign_in_rate, settings.sign_in_burst), Rate(settings.sign_ins_rate, settings.sign_ins_burst))
+
+    async def run(self) -> None:
+        """Forget old sign-ins, at the start and every hour."""
+        while True:
+            with suppress(StoreUnavailable):
+                await self._store.write(signin.end_old, self._clock())
+            await trio.sleep(HOUR)
 
     async def policy(self) -> Policy:
         """What holds for everybody: whether strangers may sign up, for instance."""

@@ -39,10 +39,11 @@ class House:
     mail: Mail
 
     async def run(self) -> None:
-        """What goes on beside the calls: letters, sessions that nobody uses. Until cancelled."""
+        """What goes on beside the calls: letters, sessions and sign-ins that nobody uses. Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.mail.run)
             nursery.start_soon(self.desk.run)
+            nursery.start_soon(self.entrance.run)
 
 
 def furnish(

@@ -200,7 +200,7 @@ def end_all(db: Connection, account: int, but: int | None = None) -> int:
 
 
 def end_old(db: Connection, now: float) -> None:
-    """Forget what cannot be used any more."""
+    """Forget what no policy lets anybody use any more, with the addresses and browsers that it names."""
     db.execute(delete(logins).where((logins.c.used_at < now - 31 * 86_400) | (logins.c.created_at < now - 366 * 86_400)))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pyotp
 import pytest
 import trio
-from sqlalchemy import event
+from sqlalchemy import Connection, event, select
 
 from manager import accounts, audit, entrance, passwords, signin
 from manager.accounts import AccountRole
@@ -23,7 +23,7 @@ from manager.errors import (
     StepMissing,
 )
 from manager.policy import Policy, set_policy
-from manager.store import Store
+from manager.store import Store, logins
 from tests.manager.people import HERE, PASSWORD, Village, village
 
 INTERNAL = AccountRole.INTERNAL_ADMIN
@@ -347,6 +347,24 @@ async def test_R7_sign_ins_end_when_idle_when_old_and_when_revoked(store: Store)
             await v.house.entrance.caller_of_cookie(first.cookie, HERE)
 
 
+async def test_R7_old_sign_ins_are_forgotten_with_their_addresses(store: Store) -> None:
+    async with village(store) as v:
+        await v.join("ann@example.org")
+        v.now += 32 * 86_400
+        fresh = await v.sign_in("ann@example.org")
+        assert fresh.caller.login is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(v.house.run)
+            with trio.fail_after(10):
+                while await store.read(_logins) != [fresh.caller.login.id]:
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+
+def _logins(db: Connection) -> list[int]:
+    return list(db.execute(select(logins.c.id)).scalars())
+
+
 async def test_R7_addresses_that_are_not_allowed(store: Store) -> None:
     async with village(store) as v:
         await v.join("ann@example.org")
@@ -409,6 +427,15 @@ async def test_G37_every_sign_in_and_administrative_act_is_in_the_log(store: Sto
         told = repr(store.read_now(audit.records))
         assert "ann@example.org" not in told  # by number: it outlives the account
         assert store.read_now(audit.verify) == len(acts)
+
+
+def test_G37_as_many_records_are_shown_as_were_asked_for(sqlite_store: Store) -> None:
+    def act(db: Connection) -> int:
+        for _ in range(130):
+            audit.record(db, audit.By(None, ""), "sign-in", "nobody", 1.0)
+        return len(audit.records(db, None, 120))
+
+    assert sqlite_store.write_now(act) == 120
 
 
 async def test_G17_a_dump_holds_verifiers_alone(sqlite_store: Store, tmp_path: Any) -> None:
