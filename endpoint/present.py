@@ -26,7 +26,7 @@ from endpoint.events import Event, LinkChanged, PresenterChanged, Removed, Sessi
 from endpoint.messages import ScreenKind
 from endpoint.pace import Pace
 from endpoint.screen.encoder import Encoder
-from endpoint.screen.picture import Picture, Rect, bare_screen_errors
+from endpoint.screen.picture import Picture, Rect, ScreenError, bare_screen_errors
 from endpoint.screen.source import PointerSource, Source
 from endpoint.session import Session
 
@@ -82,7 +82,7 @@ class Presenter:
         self._wanted = True
         self._restart = True
         self._wake = trio.Event()
-        self._turned = trio.Event()  # set, and replaced, when `on_air` has changed
+        self._turned = trio.Event()  # set, and replaced, when `on_air` has changed or the share was started
         self._shape: tuple[int, ...] = ()
         self._broken = False  # level viewers cannot go on from what they have
         self._snapshot_at = 0.0
@@ -107,6 +107,7 @@ class Presenter:
         """Share from now on, as soon as this member presents."""
         self.started = True
         self._wake.set()
+        self._turn()
 
     def stop(self) -> None:
         """The share ends; not one more screen packet leaves after the last word, until `start`."""
@@ -118,16 +119,23 @@ class Presenter:
             self._set(OnAir.OFF)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until it holds; it is asked again whenever `on_air` has changed."""
+        """Wait until it holds; it is asked again whenever `on_air` has changed, and after `start`."""
         while not condition():
             await self._turned.wait()
+
+    def _turn(self) -> None:
+        self._turned.set()
+        self._turned = trio.Event()
 
     def stale(self, shown: int, now: float) -> bool:
         """Whether who saw the screen up to this channel-5 counter lacks something that was sent more than `STALE` seconds ago."""
         return next((now - at > STALE for counter, at in self._sent if counter > shown), False)
 
     async def run(self) -> None:
-        """Share whenever this member is the presenter, until cancelled. Raises ScreenError if the source fails."""
+        """Share whenever this member is the presenter, until cancelled. Raises ScreenError if the source fails: the share is over then.
+
+        It may be run again: that waits for another `start`.
+        """
         session = self._session
         try:
             with bare_screen_errors():
@@ -143,6 +151,9 @@ class Presenter:
                             self._set(OnAir.LIVE)
                         await self._share()
                     nursery.cancel_scope.cancel()
+        except ScreenError:
+            self.started = False
+            raise
         finally:
             if self.on_air is not OnAir.OFF and session.may_show:
                 self._say(ScreenKind.STOPPED)
@@ -297,8 +308,7 @@ class Presenter:
             self.on_air = on_air
             self._wake.set()
             self._changed()
-            self._turned.set()
-            self._turned = trio.Event()
+            self._turn()
             for listener in self.listeners:
                 listener()
 

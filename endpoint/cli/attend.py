@@ -73,7 +73,7 @@ async def attend(
             nursery.start_soon(_look, room, face)
             nursery.start_soon(_follow_orders, room, face)
             if source is not None:
-                nursery.start_soon(_share, room, source, face)
+                nursery.start_soon(_share, room, face)
             if room.hosting and source is not None:
                 session.act(lambda organizer, now: organizer.appoint(session.me, now))
             nursery.start_soon(_finish_when_wanted, room)
@@ -94,14 +94,18 @@ async def _hear(room: Room, face: Face) -> None:
             return
 
 
-async def _share(room: Room, source: Source, face: Face) -> None:
-    assert room.presenter is not None
-    try:
-        await room.presenter.run()
-    except ScreenError as error:
-        face.say(f"{error.name}: {error.sentence} The meeting goes on without it.")
-        if room.session.state.presenter == room.session.me and room.hosting and not room.session.over:
-            room.session.act(lambda organizer, now: organizer.appoint(ParticipantId(0), now))
+async def _share(room: Room, face: Face) -> None:
+    """Share whenever we present; after a failure when our person wants to try again."""
+    session, presenter = room.session, room.presenter
+    assert presenter is not None
+    while not session.over:
+        try:
+            await presenter.run()
+        except ScreenError as error:
+            face.say(f"{error.name}: {error.sentence} The meeting goes on without it; /share tries again.")
+            if session.state.presenter == session.me and room.hosting and not session.over:
+                session.act(lambda organizer, now: organizer.appoint(ParticipantId(0), now))
+            await presenter.until(lambda: presenter.started)
 
 
 async def _look(room: Room, face: Face) -> None:

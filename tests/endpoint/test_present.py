@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import Self, cast
 
@@ -10,6 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from endpoint.cli.attend import _share
+from endpoint.cli.faces import Face
+from endpoint.cli.room import Room as CommandLine
 from endpoint.messages import ScreenKind
 from endpoint.pace import FIRST_BACKLOG, LEAST, MAX_BACKLOG, MIN_BACKLOG, TRUST_AFTER, Pace
 from endpoint.present import OnAir, Presenter
@@ -195,7 +199,11 @@ async def test_G09_stopped_and_started_in_one_breath_is_on_air(
 
 
 class Closing(Restless):
-    """A window that is closed after a while."""
+    """A window that is closed after a while, and opened again."""
+
+    async def __aenter__(self) -> Self:
+        self.grabs = 0
+        return self
 
     async def wait(self) -> None:
         await super().wait()
@@ -208,15 +216,27 @@ async def test_G09_a_source_that_is_gone_is_a_named_error_and_the_light_goes_out
     presented: Room,
     autojump_clock: MockClock,
 ) -> None:
-    """Whoever runs the presenter catches it by its name, and the meeting goes on."""
+    """It is told, the meeting goes on, and /share tries again."""
     net.relays["a"].office = presented.organizer.me
-    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _):
+    told: list[str] = []
+    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
         presenter = Presenter(session, Closing())
         with pytest.raises(ScreenError) as refusal:
             await presenter.run()
         assert refusal.value.name == "window-closed"
+        assert (presenter.on_air, presenter.started) == (OnAir.OFF, False)
+        room, face = SimpleNamespace(session=session, presenter=presenter, hosting=True), SimpleNamespace(say=told.append)
+        nursery.start_soon(_share, cast("CommandLine", room), cast("Face", face))
+        await trio.sleep(5.0)
         assert presenter.on_air is OnAir.OFF
+        for turn in (1, 2):
+            presenter.start()
+            session.act(lambda organizer, now: organizer.appoint(session.me, now))
+            await until(partial(lambda turn: len(told) == turn, turn))
+            assert told[-1].startswith("window-closed: ")
+            assert (presenter.on_air, session.state.presenter) == (OnAir.OFF, 0)
         assert not session.over
+        nursery.cancel_scope.cancel()
 
 
 def test_the_pace_follows_the_line_down_at_once_and_up_again_in_time() -> None:
