@@ -1,8 +1,10 @@
 """Whole meetings in memory: join, chat, keys, leave, end."""
 
+from collections import Counter
+
 import pytest
 
-from crypto.errors import CryptoError
+from crypto.errors import BadTag, CryptoError
 from crypto.keyring import Keyring
 from endpoint import events
 from endpoint.channel import Channels
@@ -11,6 +13,7 @@ from endpoint.guest import Stage
 from endpoint.messages import ChatLine, encode
 from tests.endpoint.room import Room
 from wire.ids import EVERYONE, Channel, ParticipantId, Stream
+from wire.packet import parse_packet_untrusted
 
 
 def same_log(*members: object) -> bool:
@@ -97,6 +100,40 @@ def test_G13_a_leaver_can_open_nothing_that_comes_later() -> None:
         with pytest.raises(CryptoError):
             ben.keyring.opener(ana.me, EVERYONE, Channel.CHAT, 4, room.now).verify(packet)
     assert ("Ana", "without Ben") not in room.chat(ben)
+
+
+def test_B05_each_of_many_leaves_changes_the_key_and_leaves_nobody_behind() -> None:
+    """With thousands of members `benchmarks/join.py` measures it."""
+    room = Room()
+    here = [room.admitted(participant, f"Guest {participant}") for participant in range(2, 34)]
+    keys = {room.organizer.keyring.group_key}
+    for number in range(8):
+        gone, speaker = here.pop(number * 3), here[-1 - number]
+        before, kept = len(room.wire), Keyring(room.session, 99)  # what a modified client of the leaver's keeps
+        kept.install(gone.state.epoch, gone.keyring.group_key, room.now)
+        kept.advance(gone.state.epoch, room.now)
+        if number % 4 == 3:
+            room.organizer.chair.dismiss(gone.me, room.now)
+        else:
+            gone.leave(room.now)
+        room.run()
+        told: Counter[int] = Counter()
+        for packet in room.wire[before:]:
+            told[parse_packet_untrusted(packet).recipient] += len(packet)
+        assert max(told[EVERYONE] + told[member.me] for member in here) <= 450, "bytes on each one's link"
+        speaker.chat(f"without {number} more")
+        room.run()
+        stay = [room.organizer, *here]
+        assert {member.keyring.group_key for member in stay} == {room.organizer.keyring.group_key}
+        assert room.organizer.keyring.group_key not in keys
+        keys.add(room.organizer.keyring.group_key)
+        assert all(room.chat(member)[-1] == (speaker.name(speaker.me), f"without {number} more") for member in stay)
+        line = parse_packet_untrusted(room.wire[-1])
+        assert (line.channel, line.epoch) == (Channel.CHAT, room.organizer.state.epoch)
+        kept.ratchet_to(line.epoch, room.now)
+        with pytest.raises(BadTag):
+            kept.opener(speaker.me, EVERYONE, Channel.CHAT, line.epoch, room.now).verify(room.wire[-1])
+    assert not any(member.dropped for member in here)
 
 
 def test_G06_a_silenced_member_is_dropped_by_every_receiver() -> None:
