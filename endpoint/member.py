@@ -234,8 +234,8 @@ class Member(Speaker):
             self.drop(LaterIndex(), stream.sender)  # it knows of entries that nobody tells us of
         if expired:
             self._retry(now)
-        if self._reading is not None and self._linked and now - self._reading.asked_at >= ASK_AGAIN:
-            self._reading.asked_at = now  # no relay has it any more: another one is made
+        if self._reading is not None and self._linked and now - self._reading.heard_at >= ASK_AGAIN:
+            self._reading.heard_at = now  # no relay has it any more: another one is made
             self._resync()
         if self._chair is not None:
             self._chair.tick(now)
@@ -284,6 +284,8 @@ class Member(Speaker):
             if header.recipient == self.me and header.channel != Channel.KEY:
                 self._pair(header.sender)
             message = self.channels.open_untrusted(packet, now)
+            if header.channel == Channel.ROSTER and self._reading is not None:
+                self._reading.heard_at = now
         except (UnknownSender, UnknownEpoch):
             return Outcome.WAITS
         except NotInOffice as error:

@@ -40,7 +40,7 @@ RENEW_AFTER: Final = 60.0
 """Seconds that a snapshot is continued. Relays keep packets for twice as long."""
 MAX_SEQUELS: Final = 64
 ASK_AGAIN: Final = 5.0
-"""Seconds for a relay to bring the roster, before the organizer is asked for another one."""
+"""Seconds for a relay to bring more of the roster, before the organizer is asked for another one."""
 
 _ENDS_THE_KEY: Final = (log.Leave, log.Dismiss, log.EpochEntry, log.HandOver, log.TakeOver)
 
@@ -130,7 +130,7 @@ class Reading:
     organizer: ParticipantId
     signing_key: bytes  # of the organizer, as the handshake has proved it, or the log says
     place: Roster
-    asked_at: float
+    heard_at: float  # when it was named, or has last moved on: a long one takes its time on a slow line
     state: State | None = None
     start: dict[Stream, int] = field(default_factory=dict)
     broken: bool = False  # it has shown something that nobody can follow

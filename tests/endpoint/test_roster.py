@@ -1,5 +1,6 @@
 """How the log is shown to newcomers and to who resyncs: sealed once for all of them, and nothing of it believed for its MAC alone."""
 
+import random
 import statistics
 
 import pytest
@@ -207,6 +208,23 @@ def test_G22_what_every_relay_has_lost_is_not_named_again() -> None:
     room.run(roster.ASK_AGAIN + 1.0)
     assert lost
     assert ben.joined
+
+
+def test_G22_a_long_roster_on_a_slow_line_is_not_begun_again() -> None:
+    room, chance = Room(), random.Random(7)
+    hall = [log.Member(i, 2, f"{i}", chance.randbytes(32), chance.randbytes(32)) for i in range(100, 1100)]
+    room.organizer.chair.write(log.Admit(hall, room.organizer.state.epoch + 1), room.now)
+    line: list[bytes] = []
+    room.meddle = lambda to, packet: line.append(packet) or [] if packet[2] == Channel.ROSTER else [packet]  # type: ignore[func-returns-value]
+    ben = room.guest(3, "Ben")
+    room.run()
+    assert len(line) >= 4
+    for packet in list(line):
+        room.run(roster.ASK_AGAIN - 1.0)
+        assert not ben.joined
+        ben.receive_untrusted(packet, room.now)
+    assert ben.joined
+    assert not ben.dropped["withheld"], "it has not asked again"
 
 
 def test_G22_who_loses_its_link_goes_on_reading_where_it_was() -> None:
