@@ -187,7 +187,7 @@ class MeetingRunning(Refusal):
 
 class MeetingKeyMissing(Refusal):
     name = "meeting-key-missing"
-    sentence = "No endpoint has made this meeting's key yet; run `parley schedule --adopt LINK` where you will host it."
+    sentence = "No endpoint has made this meeting's key yet; run `parley schedule --adopt` where you will host it."
 
 
 class IdempotencyConflict(Refusal):
