@@ -19,6 +19,7 @@ from endpoint.handshake import TRIES, GuestSide, clear_packet, place
 from endpoint.job import Job
 from endpoint.member import Member
 from endpoint.messages import KeyMessage, Refused4, Started, Waiting, encode, parse_handshake_untrusted
+from endpoint.roster import ASK_AGAIN
 from endpoint.ticket import Ticket
 from wire.control import Have
 from wire.ids import EVERYONE, Channel, ParticipantId
@@ -88,6 +89,8 @@ class Guest(Member):
             self._give_up_at = now + self.patience
         if organizer in (EVERYONE, self.me, self._office) or self.stage in (Stage.IN, Stage.FAILED):
             return
+        if self._reading is not None and now - self._reading.heard_at < ASK_AGAIN:
+            return  # we are a member already, whom nobody admits again: the roster may still come, and `tick` looks again
         self._office = organizer
         self._give_up_at = now + self.patience if self.stage is Stage.WAITING else self._give_up_at
         self._begin(now)
@@ -171,6 +174,8 @@ class Guest(Member):
             self._repeat_at = now + 2 * REPEAT_EVERY
 
     def tick(self, now: float) -> None:
+        if self._reading is not None:
+            self.office(self.relay_office, now)
         super().tick(now)
         if self.stage in (Stage.IN, Stage.FAILED):
             return

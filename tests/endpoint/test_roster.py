@@ -10,6 +10,7 @@ from crypto.errors import CryptoError
 from crypto.keyring import Keyring
 from endpoint import log, roster
 from endpoint.errors import EndpointError
+from endpoint.guest import Stage
 from endpoint.messages import LogSequel, LogSnapshot, Resync, Roster, encode, parse_roster_untrusted
 from endpoint.roster import Reading
 from endpoint.state import State
@@ -301,3 +302,30 @@ def test_who_gets_the_chair_waits_for_nobodys_roster() -> None:
     assert ana.organizes
     assert ben.state.head == ana.state.head
     assert ben.keyring.group_key == ana.keyring.group_key
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_G08_who_was_admitted_just_before_the_chair_passes_comes_in(comes: bool) -> None:
+    """Its roster is on the way when the relay names another organizer, who would admit nobody twice."""
+    room = Room()
+    ana = room.admitted(2, "Ana")
+    room.organizer.chair.hand_over(ana.me, room.now)
+    room.run()
+    late: list[bytes] = []
+    room.meddle = lambda to, packet: late.append(packet) or [] if packet[2] == Channel.ROSTER else [packet]  # type: ignore[func-returns-value]
+    ben = room.guest(3, "Ben")
+    room.run()
+    ana.heir.accept(room.now)
+    room.run(1.0)
+    assert room.office == ana.me
+    room.meddle = None
+    for packet in late if comes else []:
+        ben.receive_untrusted(packet, room.now)
+    room.run(roster.ASK_AGAIN + 1.0)
+    assert ben.joined == comes
+    assert ben.stage is (Stage.IN if comes else Stage.ASKING), "without it, it asks the next organizer"
+    if comes:
+        ben.chat("in")
+        room.run()
+        assert ben.state.organizer == ana.me
+        assert room.chat(ana) == [("Ben", "in")]
