@@ -1,9 +1,11 @@
 """A relay that sends anything at all to members of a running session, and the two promises that a whole session must keep."""
 
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -11,11 +13,14 @@ import zstandard
 from crypto.schedule import StreamKeys
 from crypto.seal import Sealer
 from endpoint import events
+from endpoint.errors import IllegalEntry
 from endpoint.guest import Guest
 from endpoint.held import MAX_HELD
+from endpoint.journal import Journal
 from endpoint.member import Member
+from endpoint.organizer import Organizer
 from tests.endpoint.room import Room
-from wire.ids import EVERYONE, Channel, ParticipantId
+from wire.ids import EVERYONE, Channel, ParticipantId, Role
 from wire.packet import HEADER_SIZE, Flag, parse_packet_untrusted
 
 MUTATIONS = 34_000
@@ -174,8 +179,8 @@ def test_G26_one_forged_packet_holds_up_nobody() -> None:
     assert ben.dropped["held-too-long"] == 1
 
 
-def test_G27_no_key_and_counter_ever_meet_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every packet that anybody seals in a whole session: joins, leaves, a dismissal, an hourly change, reconnects, the end."""
+def pairs_used(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[bytes, bytes, int]]:
+    """Every key and counter that is sealed under from now on."""
     used: Counter[tuple[bytes, bytes, int]] = Counter()
     begin, seal = Sealer.__init__, Sealer.seal
     keys_of: dict[int, StreamKeys] = {}
@@ -194,6 +199,44 @@ def test_G27_no_key_and_counter_ever_meet_twice(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Sealer, "__init__", beginning)
     monkeypatch.setattr(Sealer, "seal", sealing)
+    return used
+
+
+def test_G27_a_journal_that_is_taken_up_twice_shares_no_key_and_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of it on another machine, or an old one brought back: each process has a participant ID of its own, and so other keys. Where the
+    manager gives it one that was used, nothing is sealed."""
+    room = Room()
+    olga, ana = room.organizer, room.admitted(2, "Ana")
+    path, seed = tmp_path / "journal", room.meeting_key.seed
+    olga.begin_journal = lambda saved: Journal.begin(path, seed, saved)
+    olga.heir._write_down(olga.chair, olga.chair.verifier.to_bytes())
+    shutil.copy(path, tmp_path / "old")
+    olga.chair.lock(True, room.now)
+    room.run()
+    assert olga.journal is not None
+    olga.journal.close()
+    shutil.copy(path, tmp_path / "copy")
+    used = pairs_used(monkeypatch)
+    for number, name in enumerate(("journal", "copy", "old"), 11):
+        saved = Journal.read(tmp_path / name, seed, room.session)
+        assert saved is not None
+        again = Organizer.returning(room.ticket(number, Role.ORGANIZER), saved, Journal.begin(tmp_path / name, seed, saved), room.now)
+        again.linked(again.me, -1, -1, room.now)
+        again.chat("here I am again")
+        again.tick(room.now + 6.0)
+        for taken in (1, 2):
+            sealed = used.total()
+            with pytest.raises(IllegalEntry):
+                Organizer.returning(room.ticket(taken, Role.ORGANIZER), saved, None, room.now)
+            assert used.total() == sealed
+    assert len(used) > 12
+    assert set(used.values()) == {1}
+    assert ana.state.organizer == olga.me
+
+
+def test_G27_no_key_and_counter_ever_meet_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every packet that anybody seals in a whole session: joins, leaves, a dismissal, an hourly change, reconnects, the end."""
+    used = pairs_used(monkeypatch)
     held = meeting()
     room = held.room
     room.organizer.chair.dismiss(ParticipantId(5), room.now)
