@@ -10,12 +10,12 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from http.client import HTTPException
 from itertools import count
 from typing import Any, Final, TypeVar
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
 import trio
@@ -35,6 +35,8 @@ MAX_ANSWER: Final = 1 << 20
 MAX_NAME: Final = 64
 MAX_SENTENCE: Final = 500
 """Characters of a refusal that a person is shown."""
+_ANOTHERS: Final = frozenset({2, 19, 20, 21})
+"""OpenSSL's codes for a certificate that another authority has signed (X509_V_ERR_…, openssl-verification-options(1))."""
 MAX_BITS: Final = 20
 """Of work: seconds. A manager asks for 16."""
 MAX_CHALLENGE: Final = 64
@@ -76,20 +78,19 @@ class ManagerApi:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, site: str, ca: str | os.PathLike[str] | None, key: str | None = None) -> AsyncIterator["ManagerApi"]:
-        """`site`: as `is_site` has it; `ca`: the authority that its certificate must come from (None: the system's, and its proxies).
+    async def connect(cls, site: str, ca: str | os.PathLike[str], key: str | None = None) -> AsyncIterator["ManagerApi"]:
+        """`site`: as `is_site` has it; `ca`: the cluster's authority. A link from the site's pages leads to the site, which has a certificate
+        for browsers: so one that the system trusts counts, too, for the host that was asked.
 
-        Raises MalformedLink for anything else.
+        Raises MalformedLink for anything else, ManagerUnreachable for an authority that cannot be read.
         """
         if not is_site(site):
             raise MalformedLink(f"The manager's address looks like {SITES}.")
         try:
-            context = ssl.create_default_context(cafile=None if ca is None else os.fspath(ca))
+            context = ssl.create_default_context(cafile=os.fspath(ca))
         except OSError as error:
             raise ManagerUnreachable(f"The authority's certificate {ca} cannot be read: {error}") from None
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        proxies = ProxyHandler() if ca is None and site.startswith("https") else ProxyHandler({})
-        yield cls(site, build_opener(proxies, HTTPSHandler(context=context), _NoRedirect()), key)
+        yield cls(site, _opener(context), key)
 
     async def schedule(self, title: str, meeting_key: bytes, when: When | None = None) -> Scheduled:
         key = base64.urlsafe_b64encode(meeting_key).rstrip(b"=").decode()
@@ -191,11 +192,31 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
+def _opener(context: ssl.SSLContext) -> OpenerDirector:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return build_opener(ProxyHandler({}), HTTPSHandler(context=context), _NoRedirect())
+
+
+@cache
+def _webs_opener() -> OpenerDirector:
+    """For certificates that browsers trust. Made when it is needed first: reading the system's authorities takes 40 ms."""
+    return _opener(ssl.create_default_context())
+
+
+def _open(opener: OpenerDirector, request: Request, seconds: float) -> Any:
+    try:
+        return opener.open(request, timeout=seconds)
+    except URLError as error:
+        if not (isinstance(error.reason, ssl.SSLCertVerificationError) and error.reason.verify_code in _ANOTHERS):
+            raise  # one of the cluster's that is too old, or another host's, is told as that
+    return _webs_opener().open(request, timeout=seconds)  # nothing of the request has been sent before
+
+
 def _ask(opener: OpenerDirector, request: Request, seconds: float) -> tuple[int, float, bytes]:
     """Status, seconds of Retry-After, body. Raises ManagerUnreachable. For a thread."""
     try:
         try:
-            answer = opener.open(request, timeout=seconds)
+            answer = _open(opener, request, seconds)
         except HTTPError as refused:
             answer = refused
         with answer:

@@ -277,7 +277,25 @@ async def test_what_is_no_https_address_is_named(manager: Manager, site: str) ->
             pass
 
 
-async def test_only_the_clusters_authority_counts(manager: Manager, tmp_path: Path) -> None:
+async def test_the_site_has_a_certificate_for_browsers(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link of the site's pages leads there, and not to the port where the cluster's certificate is."""
+    cluster = create_ca(tmp_path / "cluster", "test")
+    monkeypatch.setenv("SSL_CERT_FILE", str(manager.ca))
+    manager_api._webs_opener.cache_clear()
+    try:
+        manager.will(200, TICKET)
+        async with ManagerApi.connect(manager.site, cluster) as api:
+            assert (await api.ticket(MEETING, None)).session == SessionId(0x0123456789ABCDEF)
+        assert len(manager.asked) == 1
+        async with ManagerApi.connect(manager.site.replace("127.0.0.1", "localhost"), cluster, "key") as api:
+            with pytest.raises(ManagerUnreachable):  # another host's
+                await api.ticket(MEETING, None)
+        assert len(manager.asked) == 1
+    finally:
+        manager_api._webs_opener.cache_clear()
+
+
+async def test_nobody_elses_authority_counts(manager: Manager, tmp_path: Path) -> None:
     other = create_ca(tmp_path / "other", "test")
     manager.will(200, TICKET)
     async with ManagerApi.connect(manager.site, other) as api:
