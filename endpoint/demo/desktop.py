@@ -16,7 +16,7 @@ from endpoint.screen.picture import Picture
 
 SIZE: Final = (1280, 720)
 TERMINAL: Final = ("xterm", "-geometry", "80x24+40+40", "-fa", "Monospace", "-fs", "11", "-b", "4", "-e", "cat")
-TERMINAL_AREA: Final = (40, 40, 700, 480)  # x, y, width, height; nothing else is drawn there
+TERMINAL_AREA: Final = (40, 40, 700, 560)  # x, y, width, height: all lines of the terminal, and nothing else is drawn there
 PAINTED: Final = (800, 100)
 BITMAP: Final = 96
 SQUARE: Final = 48
