@@ -68,6 +68,8 @@ class Shown:
         elif self._key:
             self._unsaid.append(signed.wire)
             self._sequel_size += len(signed.body)
+            if self._sequel_size > self._snapshot_size:
+                self.begin_anew()  # outgrown; what nobody asks for is not kept
 
     def begin_anew(self) -> None:
         """What has been shown is not continued: its key is known to who must not read on, or no relay may have it any more."""
@@ -77,8 +79,7 @@ class Shown:
 
     def now(self, now: float, renew_after: float = RENEW_AFTER) -> Roster:
         """Have the log up to here in the stream; what a reader must be told to find it. `renew_after`: seconds for which a snapshot serves."""
-        outgrown = self._sequel_size > self._snapshot_size or self._sequels >= MAX_SEQUELS
-        if not self._key or outgrown or now - self._since >= renew_after:
+        if not self._key or self._sequels >= MAX_SEQUELS or now - self._since >= renew_after:
             self._begin(now)
         else:
             moved = self._moved()

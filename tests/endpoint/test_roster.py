@@ -168,6 +168,7 @@ def test_a_roster_begins_anew_when_it_is_due(what: str, again: bool) -> None:
     elif what == "it has outgrown its snapshot":
         for number in range(20):
             room.organizer.chair.rename(ParticipantId(2), f"Ana {number}", room.now)
+        assert not room.organizer.chair.roster._unsaid, "nor is anything kept for nobody"
     room.admitted(3, "Ben")
     after = place(room)
     assert (after.first > before.last) == again
