@@ -76,6 +76,42 @@ async def test_G02_the_window_shows_every_pixel_and_reports_hands_while_they_are
     viewer.close()
 
 
+async def test_G02_a_picture_larger_than_its_window_by_keyboard(display: str, tmp_path: Path) -> None:
+    """Actual size, moved with the arrows, and back. (Full screen is the window manager's, and there is none here.)"""
+    picture = blank(1600, 1200)
+    picture[:, :, :3] = np.random.default_rng(2).integers(0, 256, (1200, 1600, 3), np.uint8)
+    viewer = WindowViewer(tmp_path, lambda event: None, display=display)
+    left, top, width, height = 92, 35, 816, 595  # of what the picture may take in a window of nine tenths of the display
+    async with trio.open_nursery() as nursery, X11Source(display) as screen, X11Touch(display) as touch:
+        nursery.start_soon(viewer.run)
+        viewer.show(picture, [Rect(0, 0, 1600, 1200)])
+        viewer.caption(Caption("Meeting", "Ana", "live", "operator-proof"))
+
+        async def press(keysym: int) -> None:
+            for down in (True, False):
+                await touch.act(Key(keysym, down))
+
+        def windowed(x: int) -> bool:
+            return np.array_equal(screen.grab()[0][top : top + height, left : left + width], picture[:height, x : x + width])
+
+        def fitted() -> bool:
+            """The word that it is live, at the lower left of a window of that size."""
+            word = screen.grab()[0][top + height : top + height + 34, left + 10 : left + 60, 2::-1]
+            return bool((word == STATES["live"][1]).all(axis=2).any())
+
+        await eventually(fitted)
+        await touch.act(Move(left + 300, top + 300))
+        assert not windowed(0)
+        await press(ord("1"))
+        await eventually(lambda: windowed(0))
+        await press(0xFF53)  # right
+        await eventually(lambda: windowed(80))
+        await press(ord("0"))
+        await eventually(lambda: not windowed(80))
+        nursery.cancel_scope.cancel()
+    viewer.close()
+
+
 async def test_G02_every_state_is_told_over_the_picture(display: str, tmp_path: Path) -> None:
     picture = blank(640, 400)
     picture[:, :, :3] = 200
