@@ -2,7 +2,7 @@
 
 A source is entered before use. `grab` is quick and synchronous: it returns the retained picture, which the next grab
 changes in place, and where it changed. `wait` returns when something may have changed since the last grab, and may do
-so for nothing. What can go wrong is a ScreenError: `no-display`, `display-lost`, `unsupported-display`, `no-pictures`.
+so for nothing. What can go wrong is a ScreenError, of those that its docstring lists under "no picture of it".
 """
 
 from types import TracebackType

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
-import trio
 
 from endpoint.hands import MAX_SHAPE, Pointer, Shape
 from endpoint.screen.x11 import X11Source
@@ -87,10 +86,3 @@ class X11Pointer:
         alpha = np.maximum(channels[:, :, 3:], 1)
         channels[:, :, :3] = np.minimum(channels[:, :, :3] * 255 // alpha, 255)  # X premultiplies
         return Shape(width, height, min(image.xhot, width), min(image.yhot, height), channels.astype(np.uint8).tobytes())
-
-
-async def at_rest(pointer: X11Pointer, seconds: float) -> bool:
-    """Wait for the next news; False if none came within `seconds`: it rests."""
-    with trio.move_on_after(seconds) as patience:
-        await pointer.wait()
-    return not patience.cancelled_caught
