@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import structlog
 import trio
 
@@ -148,12 +149,12 @@ class WindowViewer(Pane):
 
     def show(self, picture: Picture, rects: Sequence[Rect]) -> None:
         """See `Viewer.show`."""
+        if self._memory is None:  # closed: a session's last pictures may come behind its window
+            return
         height, width = picture.shape[:2]
         if (width, height) != self._size:
             self._size, rects = (width, height), [Rect(0, 0, width, height)]
             self._rects = []
-        import numpy as np
-
         target = np.frombuffer(self._map, np.uint8, 4 * width * height).reshape(height, width, 4)
         for x, y, w, h in rects:
             target[y : y + h, x : x + w] = picture[y : y + h, x : x + w]

@@ -110,6 +110,7 @@ async def test_G02_a_picture_larger_than_its_window_by_keyboard(display: str, tm
         await eventually(lambda: not windowed(80))
         nursery.cancel_scope.cancel()
     viewer.close()
+    viewer.show(picture, [Rect(0, 0, 1, 1)])  # one more may come while the session takes its leave
 
 
 async def test_G02_every_state_is_told_over_the_picture(display: str, tmp_path: Path) -> None:
