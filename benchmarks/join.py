@@ -92,7 +92,8 @@ def rss_kb() -> float:
 async def organize(orders: AsyncIterator[dict[str, Any]]) -> None:
     """Orders and answers are JSON lines: {"do": "mark"} · {"do": "dismiss", "participant": …} · {"do": "end"}."""
     first = await anext(orders)
-    meeting = Meeting(parse_invitation_untrusted(first["link"]), "join", bytes.fromhex(first["seed"]))
+    invitation = parse_invitation_untrusted(first["link"])
+    meeting = Meeting(invitation, "join", bytes.fromhex(first["seed"]), invitation.site)
     async with host(meeting, ca=first["ca"], key=first["key"]) as session:
         organizer = session.member
         assert isinstance(organizer, Organizer)

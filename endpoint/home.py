@@ -88,6 +88,7 @@ class _Kept(msgspec.Struct, frozen=True):
     meeting_id: int
     title: str
     manager: str
+    site: str
     ca: str
     invite: str
     password: str
@@ -111,6 +112,7 @@ def keep(kept: KeptMeeting) -> Path:
     content = _Kept(
         invitation.meeting,
         meeting.title,
+        meeting.manager,
         invitation.site,
         os.path.abspath(kept.ca),
         invitation.invite or "",
@@ -136,9 +138,8 @@ def kept(meeting: MeetingId) -> KeptMeeting:
         raise _unusable(path, error) from None
     except (msgspec.MsgspecError, ValueError):
         raise HomeError(f"{path} is damaged. Restore it, or schedule the meeting anew.") from None
-    return KeptMeeting(
-        Meeting(invitation_for(meeting, found.manager, found.invite, found.password, _public(seed, path)), found.title, seed), Path(found.ca)
-    )
+    invitation = invitation_for(meeting, found.site, found.invite, found.password, _public(seed, path))
+    return KeptMeeting(Meeting(invitation, found.title, seed, found.manager), Path(found.ca))
 
 
 def forget(meeting: MeetingId) -> None:

@@ -44,11 +44,15 @@ MAX_TITLE: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """A scheduled meeting as its organizer keeps it. `seed` is the meeting key's: who has it is the organizer."""
+    """A scheduled meeting as its organizer keeps it. `seed` is the meeting key's: who has it is the organizer.
+
+    `manager`: https://HOST[:PORT] of the API where it is hosted. The invitation's site is where guests find it: the same, or the pages'.
+    """
 
     invitation: Invitation
     title: str
     seed: bytes = field(repr=False)
+    manager: str
 
 
 async def schedule(site: str, title: str, *, ca: Path, key: str, password: str | None = None, when: When | None = None) -> Meeting:
@@ -61,20 +65,21 @@ async def schedule(site: str, title: str, *, ca: Path, key: str, password: str |
     chosen = new_password() if password is None else password
     async with ManagerApi.connect(site, ca, key) as api:
         made = await api.schedule(clean_line(title)[:MAX_TITLE], signing.public, when)
-    return Meeting(invitation_for(made.meeting, site, made.invite, chosen, signing.public), clean_line(made.title), signing.seed)
+    return Meeting(invitation_for(made.meeting, site, made.invite, chosen, signing.public), clean_line(made.title), signing.seed, site)
 
 
 async def adopt(invitation: Invitation, site: str, *, ca: Path, key: str) -> Meeting:
     """Make the key of a meeting that was scheduled on the manager's pages, with the password of its link. From then on it is hosted here.
 
+    Its guests' link leads to the pages still; `site`, the API's address, is where it is hosted.
     Raises ManagerRefused, ManagerUnreachable, PkiUnreadable.
     """
     client_context(ca, None)
     signing = SigningKey.generate()
     async with ManagerApi.connect(site, ca, key) as api:
         made = await api.set_key(invitation.meeting, signing.public)
-    whole = invitation_for(made.meeting, site, made.invite, invitation.password or "", signing.public)
-    return Meeting(whole, clean_line(made.title), signing.seed)
+    whole = invitation_for(made.meeting, made.site, made.invite, invitation.password or "", signing.public)
+    return Meeting(whole, clean_line(made.title), signing.seed, site)
 
 
 @asynccontextmanager
@@ -91,7 +96,7 @@ async def host(meeting: Meeting, *, ca: Path, key: str, name: str = "Organizer",
     invitation = meeting.invitation
     book = _Book(FilePath(journal), lambda ticket: meeting.seed) if journal is not None else None
     saved = Journal.read(book.path, meeting.seed) if book is not None else None
-    async with ManagerApi.connect(invitation.site, ca, key) as api:
+    async with ManagerApi.connect(meeting.manager, ca, key) as api:
         ticket = await _guests_ticket(api, invitation, saved) or await api.open(invitation.meeting)
     if ticket.meeting_key != signing.public:
         raise WrongOrganizer("The manager names another key for this meeting than the one that was made here. Schedule a new one.")

@@ -158,7 +158,7 @@ async def host_meeting(settings: Settings, number: MeetingId, begin: Begin, *, a
             face.say("This session was running: you are back in it as its organizer.")
         elif not session.member.organizes:
             face.say("Somebody else organizes this session now; you are in it as a guest.")
-        async with ManagerApi.connect(meeting.invitation.site, kept.ca, api_key(settings)) as api:
+        async with ManagerApi.connect(meeting.manager, kept.ca, api_key(settings)) as api:
             again = await api.comes_again(number)
         stack.callback(lambda: home.forget(number) if session.state.ended and not again else None)
         begin(finish := trio.Event())
@@ -185,7 +185,7 @@ def end(meeting: str, config: Path | None, as_json: bool, **flags: str | None) -
         number = _meeting_id(meeting)
         try:
             kept = home.kept(number)
-            site, ca = kept.meeting.invitation.site, kept.ca
+            site, ca = kept.meeting.manager, kept.ca
         except home.NotKept:
             site, ca = _where(settings)
         if settings.manager and settings.ca:

@@ -72,7 +72,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
             if scripted.drip is not None:  # the last byte does not come
                 scripted.drip.wait(30)
 
-        do_GET = do_POST = answer  # noqa: N815  # the library's names
+        do_GET = do_POST = do_PUT = answer  # noqa: N815  # the library's names
 
         def log_message(self, *_: object) -> None:
             pass
@@ -236,6 +236,35 @@ async def test_any_answer_that_is_none_is_named(manager: Manager, body: bytes) -
             manager.will(200, raw=body)
             with pytest.raises(ManagerUnreachable):
                 await call()
+
+
+SHOWN: dict[str, object] = {"meeting_id": MEETING, "invite": "0123456789abcdef", "title": "Weekly"}
+ODD_LINKS: dict[str, object] = {
+    "none": None,
+    "number": 7,
+    "another-meeting": "https://meet.example/j/987654321/0123456789abcdef",
+    "another-invite": f"https://meet.example/j/{MEETING}/ffffffffffffffff",
+    "no-invite": f"https://meet.example/j/{MEETING}",
+    "in-clear": f"http://meet.example/j/{MEETING}/0123456789abcdef",
+    "query": f"https://meet.example?/j/{MEETING}/0123456789abcdef",
+    "user": f"https://meet.example@evil.example/j/{MEETING}/0123456789abcdef",
+    "escape": f"https://meet.\x1b[2Jexample/j/{MEETING}/0123456789abcdef",
+    "bidi": f"https://meet.\u202eexample/j/{MEETING}/0123456789abcdef",
+}
+
+
+async def test_a_key_set_tells_where_the_pages_are(manager: Manager) -> None:
+    manager.will(200, SHOWN | {"link": f"https://meet.example/j/{MEETING}/0123456789abcdef"})
+    async with ManagerApi.connect(manager.site, manager.ca, "key") as api:
+        assert (await api.set_key(MEETING, bytes(32))).site == "https://meet.example"
+
+
+@pytest.mark.parametrize("link", ODD_LINKS.values(), ids=ODD_LINKS)
+async def test_a_link_that_is_another_meetings_or_none_is_not_shown(manager: Manager, link: object) -> None:
+    manager.will(200, SHOWN | {"link": link})
+    async with ManagerApi.connect(manager.site, manager.ca, "key") as api:
+        with pytest.raises(ManagerUnreachable, match="something else than was asked"):
+            await api.set_key(MEETING, bytes(32))
 
 
 @pytest.mark.parametrize("body", [*ODD_BODIES[4:9], b'{"name": 7, "title": ["x"]}'], ids=repr)

@@ -25,8 +25,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def made(password: str = "canyon-purse-alien-sound") -> home.KeptMeeting:
     key = SigningKey.generate()
-    invitation = invitation_for(NUMBER, "https://meet.example:8443", "0123456789abcdef", password, key.public)
-    return home.KeptMeeting(Meeting(invitation, "Weekly", key.seed), Path("/etc/parley/ca.crt"))
+    invitation = invitation_for(NUMBER, "https://meet.example", "0123456789abcdef", password, key.public)
+    return home.KeptMeeting(Meeting(invitation, "Weekly", key.seed, "https://meet.example:8443"), Path("/etc/parley/ca.crt"))
 
 
 @pytest.mark.parametrize("password", ["canyon-purse-alien-sound", "", "ключ #1"])
@@ -35,6 +35,7 @@ def test_a_scheduled_meeting_comes_back_as_it_was(password: str) -> None:
     home.keep(kept)
     back = home.kept(NUMBER)
     assert (back.meeting.title, back.meeting.seed, back.ca) == (kept.meeting.title, kept.meeting.seed, kept.ca)
+    assert back.meeting.manager == kept.meeting.manager
     assert back.meeting.invitation.link() == kept.meeting.invitation.link()
     assert back.meeting.invitation.badge is kept.meeting.invitation.badge
 

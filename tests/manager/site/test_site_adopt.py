@@ -6,7 +6,7 @@ import pytest
 
 from endpoint import sdk
 from endpoint.errors import MalformedLink, ManagerRefused
-from endpoint.invitation import Badge, parse_invitation_untrusted
+from endpoint.invitation import Badge, Invitation, parse_invitation_untrusted
 from manager import keys, meetings
 from manager.accounts import AccountRole, add_account
 from manager.callers import ORGANIZER_SCOPES
@@ -15,18 +15,22 @@ from tests.manager.support import Manage
 
 
 async def test_G01_a_meeting_of_the_site_is_adopted_by_the_endpoint_that_hosts_it(manage: Manage) -> None:
-    async with manage() as manager:
+    async with manage(site="https://meet.example.org") as manager:
         store = Store(manager.settings.store)
         olga = store.write_now(add_account, "olga@example.org", "Olga", AccountRole.ORGANIZER, time.time())
         _, bits = store.write_now(keys.make_key, olga.id, "laptop", ORGANIZER_SCOPES, time.time())
         made = store.write_now(meetings.schedule, olga, "Harbour", None, time.time())
         invite = made.invite.reveal().hex()
-        link = parse_invitation_untrusted(f"http://localhost:8080/j/{made.number}/{invite}#drastic-bag-bubble-%C3%A9t%C3%A9.")
+        link = parse_invitation_untrusted(f"https://meet.example.org/j/{made.number}/{invite}#drastic-bag-bubble-%C3%A9t%C3%A9.")
         assert (link.password, link.expected, link.badge) == ("drastic-bag-bubble-été", None, Badge.UNLESS_INVITEE)
         site = f"https://localhost:{manager.api_port}"
         key = keys.key_text(bits)
         adopted = await sdk.adopt(link, site, ca=manager.pki.ca, key=key)
         assert (adopted.title, adopted.invitation.password, adopted.invitation.invite) == ("Harbour", link.password, invite)
+        assert adopted.invitation.link().rpartition(".")[0] == link.link().rpartition(".")[0], "guests get the pages' address, as before"
+        assert adopted.manager == site, "and it is hosted at the API's"
+        typed = await sdk.adopt(Invitation(made.number, password=link.password), site, ca=manager.pki.ca, key=key)
+        assert typed.invitation.site == link.site, "for who typed the meeting ID, too"
         assert adopted.invitation.badge is Badge.OPERATOR_PROOF
         found = store.read_now(meetings.find_meeting, made.number)
         assert found is not None
