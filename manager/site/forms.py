@@ -17,6 +17,8 @@ from manager.errors import Refusal, RequestMalformed
 MAX_BODY: Final = 64 * 1024
 """Bytes."""
 MAX_FIELDS: Final = 200
+SECRETS: Final = frozenset({"answer", "code", "current", "new", "password", "token"})
+"""Names of the fields that no page brings back."""
 BODY_WITHIN: Final = 10.0
 """Seconds for a whole body."""
 
@@ -58,6 +60,11 @@ class Form:
 
     def ticked(self, field: str) -> bool:
         return bool(self.values.get(field))
+
+    @property
+    def kept(self) -> list[tuple[str, str]]:
+        """Names and texts of all that may be sent back to the browser."""
+        return [(field, text) for field, texts in self.values.items() if field not in SECRETS for text in texts]
 
     @property
     def typed(self) -> bool:

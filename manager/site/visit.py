@@ -1,7 +1,8 @@
 """One request of a page: who asks, in which language, and how to answer.
 
 `Site` is what all requests share. A view is `async def view(visit: Visit) -> Response`; `Site.page` makes an endpoint of it and sees to it that
-only who may gets there: strangers are sent to sign in and come back, a sign-in by half is sent to its next step.
+only who may gets there: strangers are sent to sign in and come back, a sign-in by half is sent to its next step. A form whose sign-in has
+ended meanwhile is kept in the page that says so, and nowhere else: it is sent again from there, and judged as any other.
 """
 
 from collections.abc import Awaitable, Callable
@@ -73,11 +74,15 @@ class Site:
             visit = Visit(self, request, await self.caller(request))
             caller = visit.caller
             if stages:
-                if caller is None or caller.login is None:
-                    return redirect(f"/sign-in?next={quote(request.scope['path'])}" if request.method == "GET" else "/sign-in")
-                if caller.login.stage not in stages:
-                    return redirect(STEPS.get(caller.login.stage, "/meetings"))
-                role = caller.account.role
+                login = None if caller is None else caller.login
+                if login is None or login.stage not in stages:
+                    kept = (await visit.read_form()).kept if request.method == "POST" and Stage.COMPLETE in stages else []
+                    if kept:
+                        return visit.render("ended.html", 403, kept=kept)
+                    if login is None:
+                        return redirect(f"/sign-in?next={quote(request.scope['path'])}" if request.method == "GET" else "/sign-in")
+                    return redirect(STEPS.get(login.stage, "/meetings"))
+                role = visit.who.account.role
                 if (administers and not role.administers) or (internal and role != "internal-admin"):
                     raise NotPermitted
             try:

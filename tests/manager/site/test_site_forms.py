@@ -1,10 +1,12 @@
 """What strangers and mistyping people send: nothing breaks, nothing typed is lost, no secret comes back or is logged."""
 
 import gzip
+import html
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -12,6 +14,8 @@ import trio
 
 from manager.accounts import AccountRole, change
 from manager.calendar import Repeat, check_schedule
+from manager.site.forms import SECRETS
+from manager.site.pages import TEMPLATES
 from manager.site.web import inner_path_untrusted
 from tests.manager.site.browser import PASSWORD, Served
 
@@ -310,3 +314,76 @@ async def test_no_secret_is_logged(site: Served, visitor: httpx.AsyncClient, cap
     for secret in (token, PASSWORD, cookie, visitor.cookies["parley"], "Canary-77-lantern", key[0]):
         assert secret not in said.out + said.err
         assert secret.encode() not in (tmp_path / "manager.db").read_bytes() + (tmp_path / "manager.db-wal").read_bytes()
+
+
+def carried(page: str) -> list[tuple[str, str]]:
+    """The hidden fields of the page that says that the sign-in has ended, as a browser would send them."""
+    form = page.partition('<form method="post" action="')[2].partition("</form>")[0]
+    return [
+        (html.unescape(name), html.unescape(text)) for name, text in re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', form)
+    ]
+
+
+def encoded(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    return {"content": urlencode(pairs), "headers": {"content-type": "application/x-www-form-urlencoded"}}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+async def test_what_is_sent_after_the_sign_in_has_ended_is_kept(site: Served, visitor: httpx.AsyncClient, text: str) -> None:
+    sent = [("title", f"Harbour {text}"), ("timed", ""), ("features", "chat"), ("features", "screen"), (text, text)]
+    answer = await visitor.post("/meetings/new", **encoded(sent))
+    assert (answer.status_code, answer.headers["cache-control"]) == (403, "no-store")
+    assert "<script>alert" not in answer.text
+    assert 'action="/meetings/new"' in answer.text
+    assert re.search(r'<a [^>]*href="/sign-in" target="_blank" rel="noopener"', answer.text)
+    assert carried(answer.text) == [(name, value.replace("\r\n", "\n")) for name, value in sent]
+    again = await visitor.post("/meetings/new", **encoded(carried(answer.text)))
+    assert carried(again.text) == carried(answer.text), "who sends it too early loses nothing either"
+
+
+async def test_what_was_kept_is_done_when_it_is_sent_again_from_here(site: Served, visitor: httpx.AsyncClient) -> None:
+    site.add("Olga", "olga@example.org")
+    kept = carried((await visitor.post("/meetings/new", data={"title": "Harbour & “quay”", "timed": ""})).text)
+    visitor.cookies.set("parley", site.sign_in("olga@example.org"))
+    foreign = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+    assert (await visitor.post("/meetings/new", data=dict(kept), headers=foreign)).status_code == 403
+    assert "Harbour" not in (await visitor.get("/meetings")).text
+    done = await visitor.post("/meetings/new", data=dict(kept))
+    assert (done.status_code, done.headers["location"].rpartition("/")[0]) == (303, "/meetings")
+    assert "Harbour &amp; “quay”" in (await visitor.get("/meetings")).text
+
+
+async def test_a_foreign_form_is_not_kept(visitor: httpx.AsyncClient) -> None:
+    answer = await visitor.post(
+        "/meetings/new", data={"title": "Harbour"}, headers={"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+    )
+    assert answer.status_code == 403
+    assert "Harbour" not in answer.text
+
+
+async def test_a_sign_in_by_half_keeps_what_was_typed(site: Served, visitor: httpx.AsyncClient) -> None:
+    site.add("Olga", "olga@example.org")
+    site.store.write_now(lambda db: change(db, 1, factor_required=True))
+    visitor.cookies.set("parley", site.sign_in("olga@example.org"))
+    assert (await visitor.get("/meetings/new")).headers["location"] == "/account/factors"
+    answer = await visitor.post("/meetings/new", data={"title": "Harbour", "timed": ""})
+    assert (answer.status_code, dict(carried(answer.text))["title"]) == (403, "Harbour")
+
+
+async def test_no_secret_is_kept_in_the_page(visitor: httpx.AsyncClient) -> None:
+    secrets = {name: f"hidden-{name}" for name in SECRETS}
+    for path in ("/account/password", "/account/prove", "/account/factors/passkeys"):
+        answer = await visitor.post(path, data=secrets | {"name": "My laptop"})
+        assert (answer.status_code, carried(answer.text)) == (403, [("name", "My laptop")])
+        assert "hidden-" not in answer.text
+        alone = await visitor.post(path, data=secrets)
+        assert (alone.status_code, alone.headers["location"]) == (303, "/sign-in"), "nothing is left to keep"
+
+
+def test_every_field_that_never_comes_back_is_known() -> None:
+    source = "\n".join(path.read_text("utf-8") for path in TEMPLATES.glob("**/*.html"))
+    fields = re.findall(r'ui\.field\(\w+, "(\w+)"([^\n]*)', source)
+    named = {name for name, rest in fields if 'type="password"' in rest or '"secret": true' in rest}
+    named |= set(re.findall(r'ui\.new_password\(\w+, "(\w+)"', source)) | {"password", "answer"}
+    assert {"current", "new", "code"} < named
+    assert named <= SECRETS

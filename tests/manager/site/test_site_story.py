@@ -155,6 +155,35 @@ async def test_a_chosen_password_outlives_a_refusal_and_stays_with_its_meeting(s
     await site.person(olga)
 
 
+async def test_a_form_sent_after_the_sign_in_has_ended_is_sent_again(site: Served) -> None:
+    site.add("Olga", "olga@example.org")
+
+    def olga(olga: Person) -> None:
+        olga.signed_in("olga@example.org")
+        olga.go("/meetings/new")
+        olga.page.get_by_label("My own").check()
+        olga.type(**{"own-password": "grey heron 7", "title": "Harbour & “quay”"})
+        olga.context.clear_cookies()
+        olga.press("Schedule")
+        olga.sees("Your sign-in has ended")
+        olga.main_page("sign-in-ended")
+        assert olga.page.locator('form[action="/language"]').count() == 0, "what leads away in this tab loses what was typed"
+        with olga.context.expect_page() as opened:
+            olga.page.get_by_role("link", name="Sign in, in a new tab").click()
+        tab = opened.value
+        tab.fill("#email", "olga@example.org")
+        tab.fill("#password", PASSWORD)
+        tab.get_by_role("button", name="Sign in", exact=True).click()
+        tab.wait_for_url("**/meetings")
+        tab.close()
+        olga.press("Send again")
+        olga.sees("The meeting is scheduled.")
+        olga.sees("Harbour & “quay”")
+        assert olga.page.inner_text("#link").endswith("#grey%20heron%207."), "and the password that never left this browser is there still"
+
+    await site.person(olga)
+
+
 async def test_a_second_factor_of_every_kind(site: Served) -> None:
     site.add("Olga Organizer", "olga@example.org")
 
