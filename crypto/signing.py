@@ -106,7 +106,7 @@ def verify(public: bytes, signature: bytes, label: bytes, *parts: bytes) -> None
 
 
 class ExchangeKey:
-    """An X25519 key, fresh for every participant ID."""
+    """An X25519 key, fresh for every participant; an organizer that comes back after a crash keeps it under its new ID."""
 
     __slots__ = ("_key", "public")
 

@@ -11,7 +11,8 @@ An organizer whose program died may have written entries that no relay has taken
 them: signed by the key that we follow, it names the new participant and its keys, and that is asked for a snapshot.
 
 A member that missed how the chair passed cannot read on: another key came with it. It asks whoever writes by the relay's word, who answers
-with the chain of organizers, the key and the place of the roster.
+with the chain of organizers, the key and the place of the roster. The organizer's return, whose hand-over may stand under a key that came
+nowhere either, has an ID that nobody knows, and the former self's keys: what opens and seals under these is from it.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -27,7 +28,7 @@ from endpoint.pulse import RESYNC_AFTER, TAKE_OVER_AFTER
 from endpoint.rules import CUT_CHANNELS
 from endpoint.succession import accept, follow_chain_untrusted, yields
 from wire.control import Office
-from wire.ids import Channel, Epoch, ParticipantId
+from wire.ids import EVERYONE, Channel, Epoch, ParticipantId
 
 if TYPE_CHECKING:
     from endpoint.member import Member
@@ -49,6 +50,7 @@ class Heir:
         self._returned: tuple[int, log.HandOver] | None = None  # the organizer, come back at a place of the log that we cannot reach
         self._follow_at = 0.0
         self._asked: tuple[ParticipantId, float] | None = None  # who writes the log by the relay's word; when to ask it how that came
+        self._unknown = EVERYONE  # who was asked as the organizer's return: no member that we know of
 
     @property
     def offered(self) -> bool:
@@ -137,14 +139,32 @@ class Heir:
     def _ask_the_office(self, now: float) -> None:
         """The relay lets another member write the log than the one that we follow, and what that one says does not open here."""
         member, office = self._member, self._member.relay_office
-        if office not in member.state.members or office in (member.me, member.state.organizer):
+        unknown = office not in member.state.ever
+        if office in (EVERYONE, member.me, member.state.organizer) or not (unknown or office in member.state.members):
             self._asked = None
         elif self._asked is None or self._asked[0] != office:
             self._asked = office, now + RESYNC_AFTER  # what is lacking may be on its way
         elif now >= self._asked[1]:
             self._asked = office, now + ASK_AGAIN
-            member.pair_key_channel(office)
+            self._unknown = office if unknown else EVERYONE
+            member.pair_key_channel(office, self._organizer.exchange_key if unknown else b"")
             member.resync_with(office)
+
+    @property
+    def _organizer(self) -> log.Member:
+        state = self._member.state
+        return state.members[state.organizer]
+
+    def key_of_unknown(self, sender: ParticipantId) -> bytes | None:
+        """The key that somebody who is no member signs with if it is the organizer's return; None unless it was asked."""
+        state = self._member.state
+        return state.organizer_key if sender == self._unknown != EVERYONE and sender not in state.ever else None
+
+    def answered(self, sender: ParticipantId) -> None:
+        """Somebody has sealed for us on channel 0. Under the key of the organizer and us, and no member: then it is its return."""
+        key = self.key_of_unknown(sender)
+        if key is not None:
+            self._member.follow(sender, key, self._organizer.exchange_key)
 
     def _write_take_over(self, now: float) -> None:
         member, state = self._member, self._member.state
@@ -175,7 +195,8 @@ class Heir:
             return
         counters = {(p, c): counter for p, c, counter in chair.all_cuts(CUT_CHANNELS)}
         key = member.keyring.current or 0, member.keyring.group_key
-        saved = Saved(state.session, [], chair.chain, member.signing.seed, verifier, encode(state.snapshot()), [], *key, counters)
+        seeds = member.signing.seed, member.exchange.to_bytes()
+        saved = Saved(state.session, [], chair.chain, *seeds, verifier, encode(state.snapshot()), [], *key, counters)
         try:
             member.journal = member.begin_journal(saved)
         except JournalError as error:

@@ -2,8 +2,8 @@
 
     file     "parley j" ‖ salt 16 ‖ record …
     record   length u32 ‖ packet, as on the wire: header 32 (label, counter 8), AES-CTR, HMAC-SHA1     key: HKDF from the seed
-    content  the chair, first of all · entries of the log, each with the group key that holds after it · counters of members' streams ·
-             another verifier · the hand-over
+    content  the chair and its keys, first of all · entries of the log, each with the group key that holds after it · counters of members'
+             streams · another verifier · the hand-over
 
 The seed is the meeting key's; for who became the organizer later it is the session's secret, which the manager gives with a ticket and erases
 at the end: such a file opens while its session runs, and only with a ticket.
@@ -65,6 +65,7 @@ class _Chair(Struct, frozen=True, array_like=True, tag=1):
     seats: list[Seat]
     chain: list[bytes]
     seed: bytes
+    exchange: bytes
     verifier: bytes
     snapshot: bytes
     epoch: int
@@ -105,6 +106,7 @@ class Saved:
     seats: list[Seat]  # our participants in this session, the newest last
     chain: list[bytes]
     seed: bytes = field(repr=False)  # of the key that signs the log
+    exchange: bytes = field(repr=False)  # the X25519 key: members who cannot read on reach the next process by it
     verifier: bytes = field(repr=False)
     snapshot: bytes = b""  # the state from which `entries` go on; empty: they are the whole log
     entries: list[bytes] = field(default_factory=list)
@@ -157,7 +159,7 @@ class Journal:
 
     def _write_all(self, saved: Saved) -> None:
         session, key = saved.session.to_bytes(8, "big"), (saved.epoch, saved.group_key)
-        chair = _Chair(session, saved.seats, saved.chain, saved.seed, saved.verifier, saved.snapshot, *key)
+        chair = _Chair(session, saved.seats, saved.chain, saved.seed, saved.exchange, saved.verifier, saved.snapshot, *key)
         counters = _Counters([(p, c, counter) for (p, c), counter in saved.counters.items()])
         self._write(chair, *(_Entry(wire, *key) for wire in saved.entries), counters, *([saved.passed] if saved.passed else []))
 
@@ -260,7 +262,7 @@ def _parse(content: bytes, seed: bytes) -> Saved | None:
         match record:
             case _Chair():
                 session = SessionId(int.from_bytes(record.session, "big"))
-                saved = Saved(session, record.seats, record.chain, record.seed, record.verifier, record.snapshot)
+                saved = Saved(session, record.seats, record.chain, record.seed, record.exchange, record.verifier, record.snapshot)
                 saved.epoch, saved.group_key = record.epoch, record.key
             case _ if saved is None:
                 return None

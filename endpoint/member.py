@@ -133,7 +133,7 @@ class Member(Speaker):
         if self._host and sender == self._host[0]:
             return self._host[1]
         member = self.state.known(sender)
-        return member.signing_key if member else None
+        return member.signing_key if member else self.heir.key_of_unknown(sender)
 
     def head_at(self, index: int) -> bytes | None:
         return self.state.head_at(index)
@@ -521,6 +521,7 @@ class Member(Speaker):
         if self._chair is not None:
             self._chair.key_message(sender, message, now)
             return
+        self.heir.answered(sender)
         organizer = self._host[0] if self._host else self.state.organizer
         if isinstance(message, Succession):
             self.heir.shown(sender, message, now)

@@ -30,8 +30,9 @@ class Organizer(Member):
         now: float,
         journal: Journal | None = None,
         saved: Saved | None = None,
+        exchange: ExchangeKey | None = None,
     ) -> None:
-        super().__init__(ticket.session, ticket.participant, ticket.meeting_key, key, ExchangeKey.generate())
+        super().__init__(ticket.session, ticket.participant, ticket.meeting_key, key, exchange or ExchangeKey.generate())
         self.features = ticket.features
         self.joined = True
         self.relay_office = self.me  # the manager has told the relays
@@ -45,8 +46,9 @@ class Organizer(Member):
 
     @classmethod
     def returning(cls, ticket: Ticket, saved: Saved, journal: Journal | None, now: float) -> "Organizer":
-        """The same person, after its program has died: a new participant, the same key, and the chair handed over to itself."""
-        return cls(ticket, SigningKey.from_seed(saved.seed), Verifier.from_bytes(saved.verifier), "", now, journal, saved)
+        """The same person, after its program has died: a new participant, the same keys, and the chair handed over to itself."""
+        key, exchange = SigningKey.from_seed(saved.seed), ExchangeKey.from_bytes(saved.exchange)
+        return cls(ticket, key, Verifier.from_bytes(saved.verifier), "", now, journal, saved, exchange)
 
     def _open(self, name: str, now: float) -> None:
         self.keyring.install(FIRST_EPOCH, new_group_key(), now)

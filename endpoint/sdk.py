@@ -20,7 +20,7 @@ from typing import Final
 import trio
 from OpenSSL import SSL
 
-from crypto.signing import SigningKey
+from crypto.signing import ExchangeKey, SigningKey
 from crypto.srp import make_verifier
 from endpoint.errors import ManagerRefused, NoManager, WrongOrganizer
 from endpoint.events import MustWait
@@ -103,9 +103,10 @@ async def host(meeting: Meeting, *, ca: Path, key: str, name: str = "Organizer",
     member = await _come_back(ticket, tls, book, saved)
     if member is None and ticket.role is Role.ORGANIZER:
         verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, invitation.password or "")
-        fresh = Saved(ticket.session, [], [], meeting.seed, verifier.to_bytes())
+        exchange = ExchangeKey.generate()
+        fresh = Saved(ticket.session, [], [], meeting.seed, exchange.to_bytes(), verifier.to_bytes())
         begun = book.begin(ticket, fresh) if book is not None else None
-        member = Organizer(ticket, signing, verifier, name, trio.current_time(), begun)
+        member = Organizer(ticket, signing, verifier, name, trio.current_time(), begun, exchange=exchange)
     async with _attended(member or Guest(ticket, invitation.password or "", name, expected=invitation.expected), ticket, tls, book) as session:
         yield session
 

@@ -1,24 +1,25 @@
 """How the chair passes: hand-over, successors and take-over, a restart. Whole meetings in memory, killed at every moment that matters."""
 
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from crypto.signing import SigningKey
+from crypto.signing import ExchangeKey, SigningKey
 from crypto.srp import make_verifier
 from endpoint import events, log
 from endpoint.errors import EndpointError, IllegalEntry, NotAllowed, WrongOrganizer
 from endpoint.guest import Guest, Stage
 from endpoint.journal import Journal, JournalError, Saved
 from endpoint.member import Member
-from endpoint.messages import Request, Succession, Verb
+from endpoint.messages import GroupKey, Request, Succession, Verb, encode
 from endpoint.organizer import Organizer
 from endpoint.succession import follow_chain_untrusted
 from tests.endpoint.room import Room
 from wire.control import Office
-from wire.ids import EVERYONE, Channel, ParticipantId, Role, SessionId, Stream
+from wire.ids import EVERYONE, Channel, ParticipantId, Role, SessionId, Stream, next_epoch
 from wire.packet import Flag, parse_packet_untrusted
 
 
@@ -400,8 +401,9 @@ def journalled(room: Room, path: Path, participant: int = 1) -> Organizer:
     saved = Journal.read(path, seed, room.session)
     if saved is None:
         verifier = make_verifier(room.session, room.secret, room.password)
-        journal = Journal.begin(path, seed, Saved(room.session, [], [], seed, verifier.to_bytes()))
-        organizer = Organizer(ticket, room.meeting_key, verifier, "Olga", room.now, journal)
+        exchange = ExchangeKey.generate()
+        journal = Journal.begin(path, seed, Saved(room.session, [], [], seed, exchange.to_bytes(), verifier.to_bytes()))
+        organizer = Organizer(ticket, room.meeting_key, verifier, "Olga", room.now, journal, exchange=exchange)
     else:
         organizer = Organizer.returning(ticket, saved, Journal.begin(path, seed, saved), room.now)
     room.members[organizer.me] = room.organizer = organizer
@@ -459,6 +461,79 @@ def test_the_organizer_killed_and_restarted_after_20_s_with_joins_waiting_and_on
     room.run()
     assert not (tmp_path / "journal").exists()
     assert ana.state.ended
+
+
+def _commits(olga: Organizer, room: Room) -> None:
+    """Every member has the next key, and no relay takes the entry that it holds from."""
+    untaken = olga.taken
+    olga.taken = lambda positions, now: None  # type: ignore[method-assign]
+    olga.chair.rekeying.change(room.now)
+    room.run()
+    room.silent.add(olga.me)
+    untaken(room.has.positions(), room.now)
+
+
+def _commits_what_a_relay_lost(olga: Organizer, room: Room) -> None:
+    """The relay that had taken the keys died with them."""
+    room.silent.add(olga.me)
+    olga.chair.rekeying.change(room.now)
+    change = olga.chair.rekeying._change
+    assert change is not None
+    olga.taken([(*stream, counter) for stream, counter in change.untaken.items()], room.now)
+
+
+def _admits(olga: Organizer, room: Room) -> None:
+    """A guest, with the ratchet's next key: twice."""
+    room.silent.add(olga.me)
+    for number in (7, 8):
+        keys = SigningKey.generate().public, ExchangeKey.generate().public
+        newcomer = log.Member(number, Role.ATTENDEE, f"Guest {number}", *keys)
+        olga.chair.write(log.Admit([newcomer], next_epoch(olga.state.epoch)), room.now)
+
+
+@pytest.mark.parametrize("dies_after", [_commits, _commits_what_a_relay_lost, _admits], ids=["epoch", "lost-keys", "admits"])
+def test_members_go_on_with_an_organizer_whose_last_key_reached_nobody(tmp_path: Path, dies_after: Callable[[Organizer, Room], None]) -> None:
+    """Its hand-over to itself stands under that key. They reach it by the key that it has with each of them."""
+    room, olga, (ana, ben, cleo) = restarting(tmp_path / "journal")
+    room.run(6.0)
+    room.unlink(cleo.me)
+    index, epoch = olga.state.index, olga.state.epoch
+    dies_after(olga, room)
+    assert olga.state.index > index == ana.state.index
+    assert olga.state.epoch > epoch == ana.state.epoch
+    assert olga.journal is not None
+    olga.journal.close()
+    room.kill(olga.me)
+    room.silent.clear()
+    back = journalled(room, tmp_path / "journal", 11)
+    room.run(30.0, step=1.0)
+    room.link(cleo.me)
+    room.run(30.0, step=1.0)
+    agree(back, ana, ben, cleo)
+    ben.chat("here we are")
+    back.chair.appoint(ana.me, room.now)
+    room.run(1.0)
+    agree(back, ana, ben, cleo)
+    assert (ben.state.organizer, cleo.state.presenter) == (back.me, ana.me)
+    for member in (back, ana, cleo):
+        assert room.chat(member)[-1] == ("Ben", "here we are")
+    assert not any(member.refused for member in (back, ana, ben, cleo))
+
+
+def test_an_unknown_office_is_followed_for_the_organizers_own_key_alone() -> None:
+    """A relay names somebody that nobody admitted, who knows everything that is public, and the group's key."""
+    room, (ana, ben) = hall("Ana", "Ben")
+    ben.control(Office(ParticipantId(99), []), room.now)
+    room.run(15.0, step=1.0)
+    liar = Member(room.session, ParticipantId(99), room.meeting_key.public, SigningKey.generate(), ExchangeKey.generate())
+    liar.state = ana.state
+    liar.pair_key_channel(ben.me)
+    for packet in liar.channels.seal(Channel.KEY, encode(GroupKey(next_epoch(ben.state.epoch), bytes(16))), ben.me):
+        ben.receive_untrusted(packet, room.now)
+    assert ben.dropped["bad-tag"] == 1
+    room.organizer.chair.lock(True, room.now)
+    room.run(1.0)
+    agree(room.organizer, ana, ben)
 
 
 def test_a_journal_that_was_cut_off_or_damaged(tmp_path: Path) -> None:
