@@ -259,7 +259,7 @@ class Presenter:
             await self._snapshot(None)
 
     async def _encoded(self, picture: Picture, damage: list[Rect] | None) -> bytes | None:
-        self._pace.tick(trio.current_time())
+        self._pace.tick(trio.current_time(), self._session.bytes_sent)
         self._encoder.rate = self._pace.rate
         encode = partial(self._encoder.update, picture, damage, restart=self._restart, now=trio.current_time())
         if damage is not None and sum(rect.area for rect in damage) < LARGE and self._encoder.due is None:

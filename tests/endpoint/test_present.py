@@ -250,16 +250,57 @@ def test_the_pace_follows_the_line_down_at_once_and_up_again_in_time() -> None:
     assert (pace.rate, pace.backlog) == (20_000, MIN_BACKLOG)
     pace.measured(0, 0.0, 53.0)
     assert pace.rate == LEAST
-    pace.tick(53.0 + TRUST_AFTER / 2)
+    pace.tick(53.0 + TRUST_AFTER / 2, 0)
     assert pace.rate == LEAST
-    pace.tick(50.0)  # a clock that goes back
+    pace.tick(50.0, 0)  # a clock that goes back
     assert pace.rate == LEAST
-    pace.tick(53.0 + 20 * TRUST_AFTER)
+    pace.tick(53.0 + 20 * TRUST_AFTER, 0)
     assert 50 * LEAST < pace.rate < 100 * LEAST
-    pace.tick(53.0 + 1000 * TRUST_AFTER)
+    pace.tick(53.0 + 1000 * TRUST_AFTER, 0)
     assert pace.rate == math.inf
     pace.measured(7_000_000, 1.0, 9000.0)
     assert pace.backlog == MAX_BACKLOG
+
+
+def test_a_line_counts_as_no_slower_than_what_it_takes() -> None:
+    pace = Pace()
+    pace.tick(10.0, 0)
+    pace.tick(12.0, 900_000)
+    assert pace.rate == math.inf, "what was offered says nothing of a line that was never too slow"
+    pace.measured(8000, 1.0, 13.0)
+    pace.tick(13.5, 1_000_000)
+    pace.tick(14.0, 1_200_000)  # half a second: a socket's buffer may have swallowed it
+    assert pace.rate == 8000
+    pace.tick(15.5, 1_400_000)
+    assert pace.rate == 200_000
+    pace.measured(8000, 1.0, 16.0)
+    pace.tick(16.5, 9_000_000)  # what left before the line was too slow does not count
+    pace.tick(17.5, 9_000_000)
+    assert pace.rate == 8000
+    pace.tick(18.5, 18_000_000)
+    assert pace.rate == math.inf
+
+
+async def test_G02_after_a_stall_a_fast_line_is_soon_used_again(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+    relay = net.relays["a"]
+    relay.office = presented.organizer.me
+    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
+        presenter = Presenter(session, Filming())
+        nursery.start_soon(presenter.run)
+        await until(lambda: presenter.frames > 3)
+        relay.rate = 20_000
+        with trio.fail_after(20):
+            await until(lambda: presenter._pace.rate < 30_000)
+        relay.rate = math.inf
+        await trio.sleep(8.0)
+        assert presenter._pace.rate > 100_000
+        nursery.cancel_scope.cancel()
 
 
 async def test_G09_what_no_link_has_taken_is_dropped_by_a_pause(
