@@ -4,9 +4,13 @@
                                   ▲                     │ a gap, an update that cannot be drawn, a new link
                                   └─────────────────────┘
 
-Messages are drawn as they arrive, synchronously, so what `picture` shows is what has arrived.
+What is little work is drawn as it arrives. The rest is drawn in a worker thread, one message at a time and in order, so that keys, chat
+and heartbeats go on whatever a presenter asks for. What arrives meanwhile waits; a snapshot takes the place of all that waits, and
+when too much does, all of it is dropped and a snapshot is asked for. `picture` may change while a thread draws; `drawn` is called when
+it is done, always in trio's thread.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
@@ -18,6 +22,7 @@ from endpoint.events import Event, Joined, LinkChanged, PointerMoved, PresenterC
 from endpoint.hands import Pointer, Shape
 from endpoint.messages import ScreenKind
 from endpoint.screen.decoder import Decoder
+from endpoint.screen.layout import MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, SNAPSHOT_HEADER
 from endpoint.screen.picture import Picture, Rect, ScreenError
 from endpoint.session import Session
 from wire.ids import EVERYONE, ParticipantId
@@ -28,6 +33,12 @@ ASK_AGAIN: Final = 3.0
 """Seconds without the snapshot that was asked for."""
 MAX_SHAPES: Final = 64
 """Shapes of the pointer that are remembered."""
+MAX_WAITING: Final = 120
+"""Messages that wait for the thread: two seconds of a lively screen."""
+MAX_WAITING_BYTES: Final = MAX_SNAPSHOT_BYTES + 2 * MAX_UPDATE_BYTES
+LIGHT: Final = 60_000
+"""Pixels of a message that is drawn without a thread: less work than some milliseconds."""
+LIGHT_BYTES: Final = 4096
 
 
 class Showing(Enum):
@@ -57,12 +68,17 @@ class Watcher:
         self.shape: Shape | None = None  # and how it looks, as far as we know
         self._shapes: dict[bytes, Shape] = {}
         self.refused = 0  # messages that could not be drawn
+        self.dropped = 0  # messages that waited, and were overtaken by a snapshot or were too many
         self._session = session
         self._drawn = drawn
         self._pointed = pointed
         self._decoder = Decoder()
         self._presenter: ParticipantId = EVERYONE
         self._asked_at: float | None = None
+        self._waiting: deque[ScreenMessage] = deque()
+        self._news = trio.Event()  # set when something waits
+        self._busy = False  # a thread draws
+        self._behind = False  # something was dropped: only a snapshot helps
         session.listen(self._heard)
         if session.member.joined:
             self._follow(session.state.presenter)
@@ -83,20 +99,39 @@ class Watcher:
 
     @property
     def picture(self) -> Picture:
-        """The framebuffer, read-only. Raises ScreenError `no-snapshot` before the first snapshot."""
+        """The framebuffer, read-only; a thread may be drawing on it. Raises ScreenError `no-snapshot` before the first snapshot."""
         return self._decoder.picture
 
     async def run(self) -> None:
-        """Ask again for what does not come, until cancelled."""
+        """Draw what is much work, and ask again for what does not come, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._work)
+            while True:
+                await trio.sleep(1.0)
+                if self._asked_at is not None and trio.current_time() - self._asked_at >= ASK_AGAIN:
+                    self._want()
+
+    async def _work(self) -> None:
+        """Draw what waits, each message in a thread. To cancel this waits for the thread: nobody else may have the decoder meanwhile."""
         while True:
-            await trio.sleep(1.0)
-            if self._asked_at is not None and trio.current_time() - self._asked_at >= ASK_AGAIN:
-                self._want()
+            while not self._waiting:
+                self._news = trio.Event()
+                await self._news.wait()
+            message = self._waiting.popleft()
+            self._busy = True
+            try:
+                drawn = await trio.to_thread.run_sync(self._decoded, message)
+            finally:
+                self._busy = False
+            if message.participant == self._presenter:
+                self._settle(message, drawn)
 
     def _follow(self, presenter: ParticipantId) -> None:
         self._presenter = presenter
         self._asked_at = None
         self.shown, self.pointer, self.shape = -1, None, None
+        self._waiting.clear()
+        self._behind = False
         self._shapes.clear()
         if presenter in (EVERYONE, self._session.me):
             self.showing = Showing.NOBODY
@@ -115,7 +150,7 @@ class Watcher:
             case PresenterChanged():
                 self._follow(event.participant)
             case ScreenMessage() if event.participant == self._presenter:
-                self._draw(event)
+                self._take(event)
             case PointerMoved() if event.participant == self._presenter:
                 self._point(event.pointer)
             case ScreenGap() if event.participant == self._presenter and self._asked_at is None:
@@ -136,48 +171,97 @@ class Watcher:
         self.pointer, self.shape = pointer, self._shapes.get(pointer.shape)
         self._pointed()
 
-    def _draw(self, message: ScreenMessage) -> None:
+    def _take(self, message: ScreenMessage) -> None:
+        """Draw it now if that is little work and nothing is before it; else it waits its turn."""
+        if message.snapshot:
+            self._asked_at = None  # what goes wrong from here on needs another one
+            self._behind = False
+            self.dropped += len(self._waiting)
+            self._waiting.clear()
+        elif self._behind and _is_update(message):
+            self.dropped += 1
+            return
+        if not self._busy and not self._waiting and self._light(message):
+            self._settle(message, self._decoded(message))
+            return
+        self._waiting.append(message)
+        if len(self._waiting) > MAX_WAITING or sum(len(each.content) for each in self._waiting) > MAX_WAITING_BYTES:
+            word = [each for each in self._waiting if not each.snapshot and not _is_update(each)][-1:]  # whether it is a pause, say
+            self.dropped += len(self._waiting) - len(word)
+            self._waiting = deque(word)
+            self._behind = True
+            log.info("screen-behind", participant=message.participant)
+            if self._asked_at is None:
+                self._want()
+        self._news.set()
+
+    def _light(self, message: ScreenMessage) -> bool:
+        content = message.content
+        if message.snapshot:
+            if len(content) < SNAPSHOT_HEADER.size:
+                return True  # a pause, or nothing that can be read
+            _, width, height = SNAPSHOT_HEADER.unpack_from(content)
+            return bool(width * height <= LIGHT)
+        if not _is_update(message):
+            return True
+        return len(content) <= LIGHT_BYTES and self._decoder.work(content[1:]) <= LIGHT
+
+    def _decoded(self, message: ScreenMessage) -> list[Rect] | ScreenError:
+        """What the decoder makes of it; in any thread, one at a time."""
         try:
             if message.snapshot and message.content == bytes((ScreenKind.PAUSED,)):  # in the place of a picture that nobody shows now
                 self._decoder.forget()
-                self._asked_at = None
-                self.showing = Showing.PAUSED
-                rects = []
             elif message.snapshot:
                 self._decoder.load(message.content)
                 height, width = self._decoder.picture.shape[:2]
-                rects = [Rect(0, 0, width, height)]
-                self._asked_at = None
-                self.first_whole_at = self.first_whole_at or trio.current_time()
-                self.showing = Showing.LIVE
-            else:
-                rects = self._update(message)
+                return [Rect(0, 0, width, height)]
+            elif _is_update(message):
+                return self._decoder.apply(message.content[1:], restart=message.restart)
+        except ScreenError as error:
+            return error
+        return []
+
+    def _settle(self, message: ScreenMessage, drawn: list[Rect] | ScreenError) -> None:
+        """It has been drawn, or refused."""
+        try:
+            if isinstance(drawn, ScreenError):
+                raise drawn
+            showing = self._meaning(message)
         except ScreenError as error:
             self.refused += 1
             log.warning("screen-refused", name=error.name, participant=message.participant)
-            if self._asked_at is None:
+            if self._asked_at is None and self.showing is not Showing.ENDED:
                 self._want()
             return
+        if self.showing is not Showing.ENDED:
+            self.showing = showing
         self.shown = message.counter
-        if rects:
+        if drawn:
             self.frames += 1
-            self._drawn(self._decoder.picture, rects)
+            self._drawn(self._decoder.picture, drawn)
 
-    def _update(self, message: ScreenMessage) -> list[Rect]:
+    def _meaning(self, message: ScreenMessage) -> Showing:
+        """What is true after it. Raises ScreenError `bad-update`."""
         kind = message.content[0] if message.content else -1
+        if message.snapshot:
+            if message.content == bytes((ScreenKind.PAUSED,)):
+                return Showing.PAUSED
+            self.first_whole_at = self.first_whole_at or trio.current_time()
+            return Showing.LIVE
         if kind == ScreenKind.UPDATE:
-            self.showing = Showing.LIVE
-            return self._decoder.apply(message.content[1:], restart=message.restart)
+            return Showing.LIVE
         if kind == ScreenKind.PAUSED:
-            self.showing = Showing.PAUSED
-        elif kind == ScreenKind.RESUMED:
-            self.showing = Showing.LIVE if self._decoder.level and self._asked_at is None else Showing.WAITING
-        elif kind == ScreenKind.STOPPED:
-            self.showing = Showing.WAITING
-        elif kind == ScreenKind.RESIZED:
-            self.showing = Showing.WAITING
+            return Showing.PAUSED
+        if kind == ScreenKind.RESUMED:
+            return Showing.LIVE if self._decoder.level and self._asked_at is None else Showing.WAITING
+        if kind == ScreenKind.STOPPED:
+            return Showing.WAITING
+        if kind == ScreenKind.RESIZED:
             if self._asked_at is None:
                 self._want()
-        else:
-            raise ScreenError("bad-update", "A screen message of an unknown kind; update this program.")
-        return []
+            return Showing.WAITING
+        raise ScreenError("bad-update", "A screen message of an unknown kind; update this program.")
+
+
+def _is_update(message: ScreenMessage) -> bool:
+    return not message.snapshot and message.content[:1] == bytes((ScreenKind.UPDATE,))

@@ -2,7 +2,8 @@
 
 Everything is parsed and decompressed before the first pixel is drawn, and each number is looked at before memory is taken for it: how
 many bytes must come out of a stream follows from its rectangles, and exactly these are read through a reader that cannot give
-more. A hostile presenter can draw nonsense and nothing else. After an error the picture stays what it was.
+more. How much work an update may ask for is bounded as well (`layout`). A hostile presenter can draw nonsense and nothing else. After
+an error the picture stays what it was.
 
 docs/screen.md has the bytes. No I/O and no clock here.
 """
@@ -59,6 +60,16 @@ class Decoder:
     def level(self) -> bool:
         """Whether an update may be applied."""
         return self._level
+
+    def work(self, update: bytes) -> int:
+        """How many pixels `apply` would decode, copy and paint for it, about; 0 for what it refuses at the first look."""
+        if not self._level or self._picture is None:
+            return 0
+        height, width = self._picture.shape[:2]
+        try:
+            return parse_update_untrusted(update, width, height).work
+        except ScreenError:
+            return 0
 
     def forget(self) -> None:
         """The presenter has gone on without this picture: only a snapshot helps."""

@@ -21,6 +21,8 @@ MAX_UPDATE_BYTES: Final = 16 << 20
 MAX_SNAPSHOT_BYTES: Final = 64 << 20
 MAX_UPDATE_PIXELS: Final = 5_000_000
 """Of one update's lossless sections: their planes fit into MAX_UPDATE_BYTES even if zstd gains nothing."""
+MAX_FILM_PIXELS: Final = 3840 * 2160
+"""Of one frame of film, as coded: half the width and height of the largest screen."""
 MAX_RECTS: Final = 8192
 """Of one section; the largest screen has 8,160 tiles."""
 MAX_COPIES: Final = 64
@@ -78,6 +80,13 @@ class Update:
     film: Film | None = None
     still: Exact | None = None
     pixels: Exact | None = None
+
+    @property
+    def work(self) -> int:
+        """Pixels that are decoded, stretched, copied or painted for it."""
+        exact = sum(rect.area for part in (self.still, self.pixels) if part for rect in part.rects)
+        film = self.film.region.area if self.film else 0
+        return exact + 2 * film + sum(copy.into.area for copy in self.copies)
 
     @property
     def drawn(self) -> list[Rect]:
@@ -191,6 +200,8 @@ def _film_untrusted(body: bytes, width: int, height: int) -> Film:
     if scale not in (1, 2) or begins > 1 or not 1 <= count <= MAX_RECTS or len(body) <= end:
         raise bad_update("a film's head")
     region, *paints = _rects_untrusted(body[:8] + body[_FILM.size : end], width, height)
+    if -(-w // scale) * -(-h // scale) > MAX_FILM_PIXELS:
+        raise bad_update("a film of more pixels than one may have")
     for rect in paints:
         if rect.x < x or rect.y < y or rect.x + rect.width > x + w or rect.y + rect.height > y + h:
             raise bad_update("a film paints outside of its region")

@@ -379,3 +379,24 @@ def test_a_film_that_fills_a_large_screen_is_coded_at_half_its_size() -> None:
 
 def test_what_is_approximate_is_marked_by_the_fourth_byte() -> None:
     assert int(COLOUR) ^ int(OPAQUE) == 0xFFFFFFFF
+
+
+def test_a_film_that_fills_a_4k_screen_is_within_what_a_decoder_takes() -> None:
+    sender, decoder, picture, rng = Encoder(), Decoder(), blank(3840, 2160), np.random.default_rng(4)
+    decoder.load(sender.snapshot(picture))
+    picture[:, :, :3] = rng.integers(0, 32, (2160, 3840, 3), np.uint8)
+    update = sender.update(picture, None, restart=True, now=100.0)
+    assert update is not None
+    parsed = layout.parse_update_untrusted(update, 3840, 2160)
+    assert parsed.film is not None
+    width, height = parsed.film.coded
+    assert width * height <= layout.MAX_FILM_PIXELS
+    assert parsed.film.region.area > layout.MAX_FILM_PIXELS // 2, "it does fill the screen"
+    decoder.apply(update, restart=True)
+
+
+@pytest.mark.parametrize("side", [(1, 1), (7680, 4320)], ids=["least", "largest"])
+def test_film_at_half_its_size_is_within_what_a_decoder_takes_on_any_screen(side: tuple[int, int]) -> None:
+    film = layout.Film(Rect(0, 0, *side), 2, True, (Rect(0, 0, *side),), b"")
+    assert film.coded[0] * film.coded[1] <= layout.MAX_FILM_PIXELS
+    assert 4 * encoder.HALF <= layout.MAX_FILM_PIXELS, "a larger region is halved"

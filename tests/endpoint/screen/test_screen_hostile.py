@@ -178,6 +178,18 @@ def test_copies_of_more_than_the_screen_are_refused() -> None:
         decoder_after(blank(8, 8)).apply(pack_update(Update(copies=copies)), restart=True)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "scale", "accepted"),
+    [((0, 0, 3840, 2160), 1, True), ((0, 0, 3841, 2160), 1, False), ((9, 9, 3840, 2161), 1, False), ((0, 0, 7680, 4320), 2, True)],
+    ids=["4K", "wider", "higher", "8K-halved"],
+)
+def test_film_of_more_pixels_than_one_may_have_never_reaches_its_decoder(numbers: tuple[int, ...], scale: int, accepted: bool) -> None:
+    region = Rect(*numbers)
+    update = pack_update(Update(film=Film(region, scale, True, (region,), KEY)))
+    refusal = refused(lambda: layout.parse_update_untrusted(update, 7680, 4320))
+    assert refusal == (None if accepted else "bad-update")
+
+
 def frames() -> list[bytes]:
     encoder = FilmEncoder(64, 48, 52)
     return [encoder.encode(noise(64, 48, seed)) for seed in range(3)]
