@@ -23,6 +23,7 @@ from endpoint.errors import EndpointError, NotAllowed
 from endpoint.messages import Verb
 from endpoint.present import OnAir, Presenter
 from endpoint.screen.picture import ScreenError
+from endpoint.session import Session
 from endpoint.text import clean_line
 from endpoint.words import new_password
 from wire.ids import EVERYONE
@@ -259,9 +260,16 @@ def _successors(room: Room, order: Order) -> str:
     return f"After 60 s without you, {names} may take over." if who else "Nobody may take over."
 
 
-def _accept(room: Room, order: Order) -> str:
+async def _until_organizer(session: Session, otherwise: str) -> str:
+    """What came of asking for the chair: a command behind it on the same pipe is the organizer's."""
+    with trio.move_on_after(ANSWER_WITHIN):
+        await session.until(lambda: session.member.organizes or session.over)
+    return "You are the organizer." if session.member.organizes else otherwise
+
+
+async def _accept(room: Room, order: Order) -> str:
     room.session.accept_chair()
-    return "Accepted; you are the organizer as soon as the log says so."
+    return await _until_organizer(room.session, "Accepted; you are the organizer as soon as the log says so.")
 
 
 def _decline(room: Room, order: Order) -> str:
@@ -270,11 +278,8 @@ def _decline(room: Room, order: Order) -> str:
 
 
 async def _take_over(room: Room, order: Order) -> str:
-    session = room.session
-    session.take_over()
-    with trio.move_on_after(ANSWER_WITHIN):
-        await session.until(lambda: session.member.organizes or session.over)
-    return "You are the organizer." if session.member.organizes else "Claimed; the relay has not confirmed it yet."
+    room.session.take_over()
+    return await _until_organizer(room.session, "Claimed; the relay has not confirmed it yet.")
 
 
 async def _whisper(room: Room, order: Order) -> None:

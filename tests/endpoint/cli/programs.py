@@ -44,7 +44,7 @@ class Program:
             while not holds():
                 await self._changed.wait()
             return
-        raise AssertionError(f"it did not come: {self.said} {self.stderr.decode(errors='replace')}")
+        raise AssertionError("it did not come")  # `place` adds what all programs said
 
     async def event(self, event: str, **facts: Any) -> Said:
         """The first one that has all these facts."""
@@ -117,11 +117,15 @@ class Place:
 
 @asynccontextmanager
 async def place(directory: Path) -> AsyncIterator[Place]:
-    """Whatever was started there is killed in the end, and its children follow by themselves."""
+    """Whatever was started there is killed in the end, and its children follow by themselves. A failure tells what all programs said."""
     async with trio.open_nursery() as nursery:
         here = Place(directory, nursery)
         try:
             yield here
+        except BaseException as error:
+            for program in here.started:
+                error.add_note(f"{program.process.args}: {program.said} {program.stderr.decode(errors='replace')}")
+            raise
         finally:
             with trio.CancelScope(shield=True):
                 for program in here.started:

@@ -39,6 +39,7 @@ async def test_G08_a_guest_that_became_the_organizer_survives_its_death(tmp_path
         await olga.tell("hand-over", name="Ana")
         await ana.event("chair-offered")
         await ana.tell("accept")
+        await ana.event("done", do="accept", answer="You are the organizer.")
         await ben.event("organizer", name="Ana")
         await ana.tell("mute", name="Ben")
         await ben.event("chat-right", allowed=False)
