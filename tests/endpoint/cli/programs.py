@@ -124,7 +124,7 @@ async def place(directory: Path) -> AsyncIterator[Place]:
             yield here
         except BaseException as error:
             for program in here.started:
-                error.add_note(f"{program.process.args}: {program.said} {program.stderr.decode(errors='replace')}")
+                error.add_note(f"{program.process.args!r}: {program.said} {program.stderr.decode(errors='replace')}")
             raise
         finally:
             with trio.CancelScope(shield=True):
