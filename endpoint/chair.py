@@ -44,6 +44,7 @@ from endpoint.rules import CUT_CHANNELS
 from endpoint.state import State
 from endpoint.text import Crowd, clean_name
 from wire.control import MAX_ENTRIES, Admitted, Control, Office, Position, Presence, Revoke
+from wire.have import HaveVector
 from wire.ids import EVERYONE, Channel, ParticipantId, Stream, next_epoch
 from wire.packet import MAX_CONTENT, PacketHeader
 
@@ -82,6 +83,7 @@ class Chair:
         self._busy_until: dict[ParticipantId, float] = {}  # with the requests of each member, `REQUEST_EVERY` a piece
         self._ask_again: list[ParticipantId] = []  # who asked for the roster while there was no key to give
         self._heir: ParticipantId | None = None  # who was offered the chair
+        self._owed: deque[tuple[int, bytes]] = deque()  # counter and packet of channel 1 that no relay has taken; for the journal alone
         member.channels.limits[Channel.KEY] = MAX_CONTENT  # members ask in one packet: nothing larger is collected of each
 
     @property
@@ -271,17 +273,25 @@ class Chair:
         problem = state.refuses(signed)
         if problem:
             raise IllegalEntry(problem)
-        packets = member.channels.seal(Channel.LOG, signed.wire)
+        packets = self._seal(signed.wire)
         member.apply(signed, now)
         if self.current and not state.ended:
             self._keep(lambda journal: journal.entry(signed.wire, self.keyring.current or 0, self.keyring.group_key))
-        elif not state.ended:  # a hand-over: until a relay has it, it is nowhere else
-            self._keep(lambda journal: journal.passed(state.organizer, packets))
+        elif not state.ended:  # a hand-over: until a relay has it, it is nowhere else; and no relay takes it before what precedes it
+            self._keep(lambda journal: journal.passed(state.organizer, [packet for _, packet in self._owed]))
         self.out.extend(packets)
         self.roster.note(signed)
         if not isinstance(fields, log.Admit):
             self.lobby.names_changed()
         return signed
+
+    def _seal(self, content: bytes) -> list[bytes]:
+        """The packets of an entry or a heartbeat."""
+        channels = self.member.channels
+        packets = channels.seal(Channel.LOG, content)
+        if self.member.journal is not None:
+            self._owed.extend(enumerate(packets, channels.last(Channel.LOG) + 1 - len(packets)))
+        return packets
 
     def _keep(self, write: Callable[[Journal], None]) -> None:
         """On disk, before it is sent. A disk that takes nothing more ends the way back after a crash, not the session: an entry that was
@@ -436,6 +446,10 @@ class Chair:
 
     def taken(self, positions: list[Position], now: float) -> None:
         """The relay has our streams up to here."""
+        if self._owed:
+            has, log_stream = HaveVector(positions), Stream(self.me, EVERYONE, Channel.LOG)
+            while self._owed and not has.lacks(log_stream, self._owed[0][0]):
+                self._owed.popleft()
         self.rekeying.taken(positions, now)
 
     def tick(self, now: float) -> None:
@@ -464,7 +478,7 @@ class Chair:
         beat = Heartbeat(self.state.index, self.state.head, counter, member.wall_ms(), moved, sorted(member.away))
         if moved:
             self._keep(lambda journal: journal.counters(moved))
-        self.out.extend(member.channels.seal(Channel.LOG, sign_heartbeat(member.signing, beat)))
+        self.out.extend(self._seal(sign_heartbeat(member.signing, beat)))
 
 
 def _feature(fields: Fields) -> str | None:

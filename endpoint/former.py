@@ -16,7 +16,8 @@ import structlog
 import trio
 from OpenSSL import SSL
 
-from endpoint.journal import Seat
+from endpoint.errors import NoRelay
+from endpoint.journal import Saved, Seat
 from endpoint.ticket import RelayAddress, Ticket
 from net.connection import Connection
 from net.dial import Unreachable, dial
@@ -36,38 +37,45 @@ WITHIN: Final = 20.0
 ONE_WITHIN: Final = 4.0
 """Seconds for one link."""
 AGAIN_AFTER: Final = 0.5
+_REFUSALS: Final = frozenset((CloseReason.TOKEN_REFUSED, CloseReason.REVOKED, CloseReason.ENDED))
 
 
-async def pass_on(seats: Sequence[Seat], ticket: Ticket, tls: SSL.Context, to: ParticipantId, packets: Sequence[bytes] = ()) -> bool:
-    """Have the relays let `to` write the log, after `packets`, if one of our former selves may still say so. The successors that the
-    relays know are named anew by whoever writes the log next.
+async def pass_on(saved: Saved, ticket: Ticket, tls: SSL.Context, to: ParticipantId, packets: Sequence[bytes] = ()) -> bool:
+    """Have the relays let `to` write the log, after `packets`, if one of our former selves (`saved.seats`) may still say so. The successors
+    that the relays know are named anew by whoever writes the log next. A relay that names who organized before us is asked again: it may
+    not have heard yet that the chair came to us.
 
-    True: `to` holds the office. False: it is not ours to give, or no relay was reached in time.
+    True: `to` holds the office. False: it is not ours to give. Raises NoRelay if none has answered in time.
     """
+    passing = {EVERYONE, saved.before, *(seat.participant for seat in saved.seats)}
+    answered = False
     with trio.move_on_after(WITHIN):
         while True:
             for relay in ticket.relays:
-                for seat in reversed(seats):
+                for seat in reversed(saved.seats):
                     holder = await _errand(relay, seat, ticket, tls, to, packets)
                     if holder == to:
                         return True
-                    if holder != EVERYONE and holder not in {other.participant for other in seats}:
+                    if holder is not None and holder not in passing:
                         return False
+                    answered = answered or holder is not None
             await trio.sleep(AGAIN_AFTER)
+    if not answered:
+        raise NoRelay
     return False
 
 
 async def _errand(
     relay: RelayAddress, seat: Seat, ticket: Ticket, tls: SSL.Context, to: ParticipantId, packets: Sequence[bytes]
-) -> ParticipantId:
-    """One link. Who holds the office at its end, by the relay's word; 0 if there is no word."""
+) -> ParticipantId | None:
+    """One link. Who holds the office at its end, by the relay's word; 0: it does not let us say anything. None: no word."""
     errand = _Errand(packets)
     with trio.move_on_after(ONE_WITHIN):
         try:
             stream = await dial(relay.addresses, tls, server_kind="mcs", cluster=ticket.cluster, timeout=ONE_WITHIN)
         except (Unreachable, TlsRefused) as error:
             log.info("relay-unreachable", node=relay.node, why=str(error))
-            return EVERYONE
+            return None
         connection = Connection(stream, Side.CALLER, errand)
         connection.send(Hello(VERSION, ticket.session, seat.participant, seat.role, seat.token, fresh=True, have=[]))
         async with trio.open_nursery() as nursery:
@@ -81,7 +89,7 @@ async def _errand(
                     connection.send(Office(to, []))
                 await errand.until(lambda: errand.office != seat.participant)
             connection.close(CloseReason.LEFT)
-    return errand.office
+    return errand.office if errand.office != EVERYONE or errand.refused else None
 
 
 class _Errand:
@@ -90,6 +98,7 @@ class _Errand:
     def __init__(self, packets: Sequence[bytes]) -> None:
         self.office = EVERYONE
         self.over = False
+        self.refused = False
         self._packets = [(parse_packet_untrusted(packet), packet) for packet in packets]
         self._taken = HaveVector()
         self._frames: deque[bytes] = deque()
@@ -112,6 +121,7 @@ class _Errand:
         closed = await connection.run()
         log.info("errand-over", reason=closed.reason.value, remote=closed.remote)
         self.over = True
+        self.refused = closed.remote and closed.reason in _REFUSALS
         self._tell()
 
     def received(self, item: Frame | Control) -> None:

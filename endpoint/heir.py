@@ -175,20 +175,20 @@ class Heir:
         member.out.extend(member.channels.seal(Channel.LOG, signed.wire))
         member.apply(signed, now)
 
-    def sit_down(self, signed: SignedEntry, now: float) -> None:
-        """The log names us. Without what the organizer had to leave us nobody new could come in: then there is no chair to sit on."""
+    def sit_down(self, signed: SignedEntry, former: ParticipantId, now: float) -> None:
+        """The log names us, after `former`. Without what that one had to leave us nobody new could come in: there is no chair to sit on."""
         estate = self._estate
         assert estate is not None, "we accepted, or took over, with it in hand"
         self._offer, self._willing = None, False
         member, chain = self._member, [*estate.chain, signed.wire]
         chair = Chair(member, Verifier.from_bytes(estate.verifier), chain, now)
         member.take_chair(chair)
-        self._write_down(chair, estate.verifier)
+        self._write_down(chair, estate.verifier, former)
         chair.sit_down(now)
         if member.relay_office == member.me:
             chair.greet()
 
-    def _write_down(self, chair: Chair, verifier: bytes) -> None:
+    def _write_down(self, chair: Chair, verifier: bytes, former: ParticipantId) -> None:
         """From here on the session is on this machine's disk, if whoever runs us said where."""
         member, state = self._member, self._member.state
         if member.begin_journal is None:
@@ -196,7 +196,7 @@ class Heir:
         counters = {(p, c): counter for p, c, counter in chair.all_cuts(CUT_CHANNELS)}
         key = member.keyring.current or 0, member.keyring.group_key
         seeds = member.signing.seed, member.exchange.to_bytes()
-        saved = Saved(state.session, [], chair.chain, *seeds, verifier, encode(state.snapshot()), [], *key, counters)
+        saved = Saved(state.session, [], chair.chain, *seeds, verifier, encode(state.snapshot()), [], *key, counters, before=former)
         try:
             member.journal = member.begin_journal(saved)
         except JournalError as error:

@@ -9,10 +9,10 @@ The seed is the meeting key's; for who became the organizer later it is the sess
 at the end: such a file opens while its session runs, and only with a ticket.
 
 An entry is on disk before it is sent, so no two entries of ours ever stand at one place of the log. Who hands the chair over writes the
-sealed packets of that entry down instead: whether a relay had taken them when the program died or not, they and no others are said again
-(`endpoint.former`), and nobody begins a second log. A record that was cut off by the crash is no record; any other damage means that there is
-nothing to come back to. The next process writes a fresh file under a fresh salt, so that no counter is used twice. The file is locked
-while its organizer lives, and goes when the session ends.
+sealed packets of that entry down instead, behind all that no relay has taken before it: whether a relay had taken them when the program
+died or not, they and no others are said again (`endpoint.former`), and nobody begins a second log. A record that was cut off by the crash
+is no record; any other damage means that there is nothing to come back to. The next process writes a fresh file under a fresh salt, so that
+no counter is used twice. The file is locked while its organizer lives, and goes when the session ends.
 """
 
 import fcntl
@@ -70,6 +70,7 @@ class _Chair(Struct, frozen=True, array_like=True, tag=1):
     snapshot: bytes
     epoch: int
     key: bytes
+    before: int
 
 
 class _Entry(Struct, frozen=True, array_like=True, tag=2):
@@ -90,7 +91,7 @@ class Passed(Struct, frozen=True, array_like=True, tag=5):
     """The chair was handed over: to whom, and the packets that say so."""
 
     to: int
-    packets: list[bytes]
+    packets: list[bytes]  # of channel 1, in order: what no relay had taken, the entry last
 
 
 _Record = _Chair | _Entry | _Counters | _Verifier | Passed
@@ -114,6 +115,7 @@ class Saved:
     group_key: bytes = field(default=b"", repr=False)
     counters: dict[tuple[int, int], int] = field(default_factory=dict)  # by participant, channel: the last one applied
     passed: Passed | None = None
+    before: int = 0  # who organized when the chair came to us: a relay that names that one still has not heard of us yet
 
 
 class Journal:
@@ -159,7 +161,7 @@ class Journal:
 
     def _write_all(self, saved: Saved) -> None:
         session, key = saved.session.to_bytes(8, "big"), (saved.epoch, saved.group_key)
-        chair = _Chair(session, saved.seats, saved.chain, saved.seed, saved.exchange, saved.verifier, saved.snapshot, *key)
+        chair = _Chair(session, saved.seats, saved.chain, saved.seed, saved.exchange, saved.verifier, saved.snapshot, *key, saved.before)
         counters = _Counters([(p, c, counter) for (p, c), counter in saved.counters.items()])
         self._write(chair, *(_Entry(wire, *key) for wire in saved.entries), counters, *([saved.passed] if saved.passed else []))
 
@@ -263,7 +265,7 @@ def _parse(content: bytes, seed: bytes) -> Saved | None:
             case _Chair():
                 session = SessionId(int.from_bytes(record.session, "big"))
                 saved = Saved(session, record.seats, record.chain, record.seed, record.exchange, record.verifier, record.snapshot)
-                saved.epoch, saved.group_key = record.epoch, record.key
+                saved.epoch, saved.group_key, saved.before = record.epoch, record.key, record.before
             case _ if saved is None:
                 return None
             case _Entry():

@@ -449,7 +449,7 @@ class Member(Speaker):
             self.away -= {former}
         if new == self.me:
             if self._chair is None:
-                self.heir.sit_down(signed, now)
+                self.heir.sit_down(signed, former, now)
             return
         chair, self._chair = self._chair, None
         self.heir.passed_by()

@@ -168,14 +168,22 @@ async def _guests_ticket(api: ManagerApi, invitation: Invitation, saved: Saved |
 
 
 async def _come_back(ticket: Ticket, tls: SSL.Context, book: _Book | None, saved: Saved | None) -> Organizer | None:
-    """What an earlier process left of this session is finished, or taken up again. None: then we are a guest, or begin. Raises JournalError."""
+    """What an earlier process left of this session is finished, or taken up again. None: then we are a guest, or begin.
+
+    Raises JournalError; NoRelay if that could not be done now, and may be later.
+    """
     if book is None or saved is None or saved.session != ticket.session:
         return None
     if saved.passed is not None:
-        await pass_on(saved.seats, ticket, tls, ParticipantId(saved.passed.to), saved.passed.packets)
+        await pass_on(saved, ticket, tls, ParticipantId(saved.passed.to), saved.passed.packets)
         return None
     begun = book.begin(ticket, saved)  # before the office is ours: a process that comes after this one has to know who holds it
-    if ticket.role is Role.ORGANIZER or await pass_on(saved.seats, ticket, tls, ticket.participant):
+    try:
+        ours = ticket.role is Role.ORGANIZER or await pass_on(saved, ticket, tls, ticket.participant)
+    except BaseException:
+        begun.close()
+        raise
+    if ours:
         return Organizer.returning(ticket, saved, begun, trio.current_time())
     begun.forget()
     return None

@@ -20,7 +20,7 @@ from endpoint.journal import Journal, Seat
 from endpoint.member import Member
 from endpoint.organizer import Organizer
 from tests.endpoint.room import Room
-from wire.ids import ParticipantId
+from wire.ids import EVERYONE, ParticipantId
 from wire.packet import Flag, parse_packet_untrusted
 
 NAMES = ("Ana", "Ben", "Cleo", "Dora")
@@ -46,7 +46,7 @@ class Story:
         self.people: list[Member] = [room.organizer, *(room.admitted(at, name) for at, name in enumerate(NAMES, 2))]
         for who in range(5):
             self.bind(who)
-        room.organizer.heir._write_down(room.organizer.chair, room.organizer.chair.verifier.to_bytes())
+        room.organizer.heir._write_down(room.organizer.chair, room.organizer.chair.verifier.to_bytes(), EVERYONE)
         self.dead: set[ParticipantId] = set()
         self.history: dict[int, set[bytes]] = defaultdict(set)
         self.twice, self.late, self.lossy = twice, late, lossy

@@ -4,15 +4,17 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from endpoint import sdk
+from endpoint import former, sdk
 from endpoint.cluster import Cluster, run_cluster
 from endpoint.journal import Journal, JournalError
 from endpoint.session import Session
 from wire.control import Position
+from wire.ids import EVERYONE, Channel, ParticipantId
 
 WITHIN = 90.0
 
@@ -20,6 +22,12 @@ WITHIN = 90.0
 def mute(olga: Session) -> None:
     """Nothing of hers leaves the machine any more."""
     olga.pull = lambda budget: None  # type: ignore[method-assign]
+
+
+def mute_from_a_heartbeat_on(olga: Session) -> None:
+    """Nor did her last heartbeat, which precedes the entry in her stream: no relay takes the one without the other."""
+    mute(olga)
+    olga.act(lambda chair, now: chair._beat(now))
 
 
 def deaf(olga: Session) -> None:
@@ -31,7 +39,12 @@ def deaf(olga: Session) -> None:
     olga.member.taken = nothing  # type: ignore[method-assign]
 
 
-DEATHS: dict[str, Callable[[Session], None]] = {"before it is sent": mute, "before the office passes": deaf, "afterwards": lambda olga: None}
+DEATHS: dict[str, Callable[[Session], None]] = {
+    "before it is sent": mute,
+    "behind a heartbeat": mute_from_a_heartbeat_on,
+    "before the office passes": deaf,
+    "afterwards": lambda olga: None,
+}
 
 
 def kill(session: Session) -> None:
@@ -54,7 +67,7 @@ async def hand_over(cluster: Cluster, path: Path, death: Callable[[Session], Non
         death(olga)
         ana.accept_chair()
         await olga.until(lambda: not olga.member.organizes)
-        if death is not mute:
+        if death not in (mute, mute_from_a_heartbeat_on):
             await ben.until(lambda: ben.state.organizer == ana.me)
         kill(olga)
         again = await stack.enter_async_context(sdk.host(meeting, ca=cluster.ca, key=cluster.key, name="Olga", journal=path))
@@ -68,12 +81,13 @@ async def hand_over(cluster: Cluster, path: Path, death: Callable[[Session], Non
         assert not any(session.member.dropped["fork"] + session.member.dropped["entry-illegal"] for session in (again, ana, ben))
 
 
-async def test_G08_an_organizer_that_dies_while_it_hands_over_leaves_one_log(tmp_path: Path) -> None:
+async def test_G08_an_organizer_that_dies_while_it_hands_over_leaves_one_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with trio.fail_after(WITHIN):
         async with run_cluster(tmp_path, ("mcs-1", "mcs-2")) as cluster:
             for step, death in DEATHS.items():
                 await hand_over(cluster, tmp_path / step, death)
             await _a_chair_that_came_back(cluster, tmp_path / "host", tmp_path / "guest")
+            await _an_heir_that_dies_before_any_relay_knows(cluster, tmp_path / "heir", monkeypatch)
 
 
 async def _a_chair_that_came_back(cluster: Cluster, host: Path, guest: Path) -> None:
@@ -105,6 +119,37 @@ async def _a_chair_that_came_back(cluster: Cluster, host: Path, guest: Path) -> 
         await cleo.until(lambda: cleo.state.ended)
     assert not await trio.Path(host).exists()
     assert not await trio.Path(guest).exists()
+
+
+async def _an_heir_that_dies_before_any_relay_knows(cluster: Cluster, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log names Ana, the relays still name Olga: Ana's next process waits for them."""
+    meeting = await sdk.schedule(cluster.site, "Early death", ca=cluster.ca, key=cluster.key)
+    async with AsyncExitStack() as stack:
+        olga = await stack.enter_async_context(sdk.host(meeting, ca=cluster.ca, key=cluster.key, name="Olga"))
+        ana = await stack.enter_async_context(sdk.join(meeting.invitation, "Ana", ca=cluster.ca, journal=path))
+        ben = await stack.enter_async_context(sdk.join(meeting.invitation, "Ben", ca=cluster.ca))
+        taken, errand, answers = olga.member.taken, former._errand, []
+        deaf(olga)
+        olga.act(lambda chair, now: chair.hand_over(ana.me, now))
+        await ana.until(lambda: ana.member.heir.offered)
+        ana.accept_chair()
+        await ana.until(lambda: ana.member.organizes)
+        await olga.until(lambda: not olga.member.organizes)
+        kill(ana)
+
+        async def until_the_first_answer(*of: Any) -> ParticipantId | None:
+            answers.append(await errand(*of))
+            if len(answers) == 1:
+                taken([(olga.me, EVERYONE, Channel.LOG, olga.member.channels.last(Channel.LOG))], trio.current_time())
+                olga._settle()  # so the office passes
+            return answers[-1]
+
+        monkeypatch.setattr(former, "_errand", until_the_first_answer)
+        ana = await stack.enter_async_context(sdk.join(meeting.invitation, "Ana", ca=cluster.ca, journal=path))
+        assert answers[0] == olga.me
+        assert ana.member.organizes
+        for session in (olga, ben):
+            await session.until(lambda session=session: session.state.organizer == ana.me)  # type: ignore[misc]
 
 
 async def pass_to(organizer: Session, heir: Session) -> None:

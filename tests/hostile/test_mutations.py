@@ -209,7 +209,7 @@ def test_G27_a_journal_that_is_taken_up_twice_shares_no_key_and_counter(tmp_path
     olga, ana = room.organizer, room.admitted(2, "Ana")
     path, seed = tmp_path / "journal", room.meeting_key.seed
     olga.begin_journal = lambda saved: Journal.begin(path, seed, saved)
-    olga.heir._write_down(olga.chair, olga.chair.verifier.to_bytes())
+    olga.heir._write_down(olga.chair, olga.chair.verifier.to_bytes(), EVERYONE)
     shutil.copy(path, tmp_path / "old")
     olga.chair.lock(True, room.now)
     room.run()
