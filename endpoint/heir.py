@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from endpoint.member import Member
 
 ASK_AGAIN: Final = 60.0
+MAX_UNKNOWN: Final = 16
+"""Offices that are no members and may be asked while one organizer is followed: each costs a key, and a relay may name them without end."""
 CLAIM_EVERY: Final = 2.0
 """Seconds between two claims of the office at the relay, which counts its own 60 s."""
 
@@ -50,7 +52,8 @@ class Heir:
         self._returned: tuple[int, log.HandOver] | None = None  # the organizer, come back at a place of the log that we cannot reach
         self._follow_at = 0.0
         self._asked: tuple[ParticipantId, float] | None = None  # who writes the log by the relay's word; when to ask it how that came
-        self._unknown = EVERYONE  # who was asked as the organizer's return: no member that we know of
+        self._unknown = EVERYONE  # who was asked last as the organizer's return: no member that we know of
+        self._strangers: set[ParticipantId] = set()  # everyone who was, since we follow this organizer
 
     @property
     def offered(self) -> bool:
@@ -146,7 +149,11 @@ class Heir:
             self._asked = office, now + RESYNC_AFTER  # what is lacking may be on its way
         elif now >= self._asked[1]:
             self._asked = office, now + ASK_AGAIN
+            if unknown and len(self._strangers | {office}) > MAX_UNKNOWN:
+                member.dropped["office-unknown"] += 1
+                return
             self._unknown = office if unknown else EVERYONE
+            self._strangers.update({office} if unknown else ())
             member.pair_key_channel(office, self._organizer.exchange_key if unknown else b"")
             member.resync_with(office)
 
@@ -205,6 +212,7 @@ class Heir:
     def passed_by(self) -> None:
         """Somebody else organizes now: what the former one offered and left us is void."""
         self._offer, self._willing, self._estate = None, False, None
+        self._strangers.clear()
 
     def yields_to(self, signed: SignedEntry, now: float) -> None:
         """We organized, and somebody took over with right: accept it."""

@@ -12,6 +12,7 @@ from crypto.srp import make_verifier
 from endpoint import events, log
 from endpoint.errors import EndpointError, IllegalEntry, NotAllowed, WrongOrganizer
 from endpoint.guest import Guest, Stage
+from endpoint.heir import MAX_UNKNOWN
 from endpoint.journal import Journal, JournalError, Saved
 from endpoint.member import Member
 from endpoint.messages import GroupKey, Request, Succession, Verb, encode
@@ -531,6 +532,20 @@ def test_an_unknown_office_is_followed_for_the_organizers_own_key_alone() -> Non
     for packet in liar.channels.seal(Channel.KEY, encode(GroupKey(next_epoch(ben.state.epoch), bytes(16))), ben.me):
         ben.receive_untrusted(packet, room.now)
     assert ben.dropped["bad-tag"] == 1
+    room.organizer.chair.lock(True, room.now)
+    room.run(1.0)
+    agree(room.organizer, ana, ben)
+
+
+def test_a_relay_that_names_strangers_without_end_is_asked_no_more() -> None:
+    room, (ana, ben) = hall("Ana", "Ben")
+    for stranger in range(100, 130):
+        ben.control(Office(stranger, []), room.now)
+        room.run(12.0, step=1.0)
+    asked = {parse_packet_untrusted(packet).recipient for packet in room.wire} - {EVERYONE, ana.me, ben.me, room.organizer.me}
+    assert asked == set(range(100, 100 + MAX_UNKNOWN))
+    assert ben.dropped["office-unknown"]
+    ben.control(Office(room.organizer.me, []), room.now)
     room.organizer.chair.lock(True, room.now)
     room.run(1.0)
     agree(room.organizer, ana, ben)

@@ -7,7 +7,7 @@ from endpoint import events, log
 from endpoint.handshake import clear_packet, place
 from endpoint.log import SignedEntry, sign_entry
 from endpoint.member import Member
-from endpoint.messages import Proof4, Succession, encode, parse_handshake_untrusted
+from endpoint.messages import GroupKey, Proof4, Succession, encode, parse_handshake_untrusted
 from endpoint.pulse import RESYNC_AFTER
 from endpoint.rules import LABEL_ACCEPT, accept_parts
 from endpoint.state import State
@@ -136,6 +136,33 @@ class ComesBackByAChain(Attack):
         scene.ana.heir.accept(room.now)
         room.run(1.0)
         _shows(scene, olga, _to_herself(scene, room.meeting_key, olga, scene.ben.state.index + 50).wire)
+
+
+class ComesBackAsAStranger(Attack):
+    """Olga handed the chair to Ana. A relay names somebody whom nobody admitted, and Olga answers Ben, who asks, as if an organizer had come
+    back as that one: with all keys that she ever had, the group's too."""
+
+    detected: ClassVar = ("bad-tag",)
+
+    def at(self, scene: Scene) -> list[Member]:
+        return [scene.ben]
+
+    def mount(self, scene: Scene) -> None:
+        room, olga, ben = scene.room, scene.olga, scene.ben
+        olga.chair.hand_over(scene.ana.me, room.now)
+        room.run()
+        scene.ana.heir.accept(room.now)
+        room.run(1.0)
+        ben.control(Office(99, []), room.now)
+        room.run(RESYNC_AFTER + 2.0, step=1.0)
+        liar = Member(room.session, ParticipantId(99), room.meeting_key.public, room.meeting_key, olga.exchange)
+        liar.state = ben.state
+        liar.pair_key_channel(ben.me)
+        key = encode(GroupKey(ben.state.epoch, ben.keyring.group_key))
+        for packet in liar.channels.seal(Channel.KEY, key, ben.me):
+            ben.receive_untrusted(packet, room.now)
+        assert ben._host is None
+        ben.control(Office(scene.ana.me, []), room.now)
 
 
 class ShowsHerFormerRight(Attack):
