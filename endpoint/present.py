@@ -6,7 +6,8 @@
 When the network takes less than is drawn, frames are skipped and never queued: nothing is grabbed while more waits than the link takes in a
 quarter of a second (`endpoint.pace`), and the encoder hears the link's rate, to which it fits film and the refining of it.
 Sharing is an explicit act: `start`. Being named presenter starts nothing. Pausing drops what was not sent yet, sends one last word, and then
-nothing until `resume`; `stop` ends the share, as another presenter does, and only `start` begins another one.
+nothing of the screen until `resume`; `stop` ends the share, as another presenter does, and only `start` begins another one. A new link says
+the last word again, since the old one may have died with it; and who wants the screen meanwhile hears it, one byte in the place of a snapshot.
 
 The pointer travels beside the picture: a packet when it has moved, a whole one with its shape when it rests.
 """
@@ -43,6 +44,8 @@ STALE: Final = 2.0
 """Seconds after which hands on a screen that has changed in between do not count."""
 REST: Final = 0.3
 """Seconds without motion after which a pointer rests."""
+WORD_EVERY: Final = 0.25
+"""Seconds between two answers to those who want a screen that is not sent."""
 
 
 class OnAir(Enum):
@@ -85,6 +88,7 @@ class Presenter:
         self._turned = trio.Event()  # set, and replaced, when `on_air` has changed or the share was started
         self._shape: tuple[int, ...] = ()
         self._broken = False  # level viewers cannot go on from what they have
+        self._word: ScreenKind | None = None  # the last one, while nothing of the screen is sent
         self._snapshot_at = 0.0
         session.listen(self._heard)
 
@@ -95,11 +99,11 @@ class Presenter:
                 self._broken = True  # viewers lack what was dropped, so they want a snapshot: the relay has the word alone for them
                 if self._session.may_show:
                     self._session.show_whole(bytes((ScreenKind.PAUSED,)))
-            self._say(ScreenKind.PAUSED)
-            self._set(OnAir.PAUSED)
+            self._fall_silent(ScreenKind.PAUSED, OnAir.PAUSED)
 
     def resume(self) -> None:
         if self.on_air is OnAir.PAUSED:
+            self._word = None
             self._set(OnAir.LIVE)
             self._say(ScreenKind.RESUMED)
 
@@ -114,9 +118,8 @@ class Presenter:
         self.started = False
         if self.on_air is not OnAir.OFF:
             self._session.drop_screen()
-            self._say(ScreenKind.STOPPED)
             self._broken = True
-            self._set(OnAir.OFF)
+            self._fall_silent(ScreenKind.STOPPED, OnAir.OFF)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until it holds; it is asked again whenever `on_air` has changed, and after `start`."""
@@ -148,6 +151,7 @@ class Presenter:
                             break
                         self._wanted = self._restart = True
                         if self.on_air is OnAir.OFF:
+                            self._word = None
                             self._set(OnAir.LIVE)
                         await self._share()
                     nursery.cancel_scope.cancel()
@@ -155,9 +159,8 @@ class Presenter:
             self.started = False
             raise
         finally:
-            if self.on_air is not OnAir.OFF and session.may_show:
-                self._say(ScreenKind.STOPPED)
-            self._set(OnAir.OFF)
+            if self.on_air is not OnAir.OFF:
+                self._fall_silent(ScreenKind.STOPPED, OnAir.OFF)
 
     async def _may_begin(self) -> None:
         """Until this member presents, has a link, and its person wants to share; or all is over."""
@@ -207,9 +210,6 @@ class Presenter:
             except EndpointError:
                 self._broken = True  # the encoder is ahead of the viewers
                 return  # the right, the link or the session ended in between
-        if session.state.presenter != session.me:
-            self.started = False  # to share again is another act
-            self._set(OnAir.OFF)
 
     async def _fall_behind(self) -> None:
         """Until half of what waits has left: the one time at which the link says how fast it is."""
@@ -303,6 +303,19 @@ class Presenter:
             self._session.show(kind)
             self._note_sent()
 
+    def _fall_silent(self, word: ScreenKind, on_air: OnAir) -> None:
+        """Nothing of the screen leaves after this word."""
+        self._word = word
+        self._say(word)
+        self._set(on_air)
+
+    def _answer(self) -> None:
+        """Who wants a screen that is not sent hears why."""
+        now = trio.current_time()
+        if self._word is not None and self._session.may_show and now >= self._snapshot_at:
+            self._session.show_whole(bytes((self._word,)))
+            self._snapshot_at = now + WORD_EVERY
+
     def _set(self, on_air: OnAir) -> None:
         if on_air is not self.on_air:
             self.on_air = on_air
@@ -316,7 +329,13 @@ class Presenter:
         if isinstance(event, SnapshotWanted):
             self._wanted = self._point_again = True
             self._wake.set()
+            self._answer()
         elif isinstance(event, PresenterChanged | LinkChanged | SessionEnded | Removed):
             if isinstance(event, LinkChanged):
                 self._pace = Pace()
+                if self._word is not None:  # the link that is gone may have died with it
+                    self._say(self._word)
+            elif self.on_air is not OnAir.OFF and self._session.state.presenter != self._session.me:
+                self.started, self._word = False, None  # to share again is another act
+                self._set(OnAir.OFF)
             self._wake.set()

@@ -1,7 +1,8 @@
 """The presenter's acts on the wire: start, pause, resume, stop (row G9)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import Self, cast
@@ -14,6 +15,7 @@ from trio.testing import MockClock
 from endpoint.cli.attend import _share
 from endpoint.cli.faces import Face
 from endpoint.cli.room import Room as CommandLine
+from endpoint.events import ScreenMessage
 from endpoint.messages import ScreenKind
 from endpoint.pace import FIRST_BACKLOG, LEAST, MAX_BACKLOG, MIN_BACKLOG, TRUST_AFTER, Pace
 from endpoint.present import OnAir, Presenter
@@ -23,6 +25,8 @@ from endpoint.watch import Showing, Watcher
 from tests.endpoint.room import Room
 from tests.endpoint.screen.test_screen_codec import film
 from tests.endpoint.test_session import Net, net, running, ticket_of, until  # noqa: F401  # a fixture
+from wire.control import Want
+from wire.errors import CloseReason
 from wire.ids import Channel
 from wire.packet import parse_packet_untrusted
 
@@ -52,6 +56,23 @@ class Restless:
         return self.picture, [Rect(0, self.grabs % 48, 64, 1)]
 
 
+class Filming(Restless):
+    """A film: at its best half a megabyte a second."""
+
+    geometry = (320, 256)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames = film(*self.geometry)
+
+    async def wait(self) -> None:
+        await trio.sleep(0.1)
+
+    def grab(self) -> tuple[Picture, list[Rect] | None]:
+        self.picture[:] = next(self.frames)
+        return self.picture, None
+
+
 def screens(net: Net) -> list[int]:  # noqa: F811
     """The channels of what the relay has got of the screen."""
     found = (parse_packet_untrusted(packet).channel for packet in net.relays["a"].packets)
@@ -64,6 +85,34 @@ def presented() -> Room:
     room.organizer.chair.appoint(room.organizer.me, room.now)
     room.run()
     return room
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No threads: no time of a test's clock passes in one."""
+
+    async def run(work: Callable[..., object], *arguments: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return work(*arguments)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run)
+
+
+@asynccontextmanager
+async def presenting(
+    net: Net,  # noqa: F811
+    room: Room,
+    source: Restless,
+    changed: Callable[[], None] = lambda: None,
+) -> AsyncIterator[tuple[Session, Presenter]]:
+    """The organizer, on air for some frames already."""
+    net.relays["a"].office = room.organizer.me
+    async with running(room.organizer, ticket_of(room, 1)) as (session, _), trio.open_nursery() as nursery:
+        presenter = Presenter(session, source, changed)
+        nursery.start_soon(presenter.run)
+        await until(lambda: presenter.frames > 3)
+        yield session, presenter
+        nursery.cancel_scope.cancel()
 
 
 async def test_G09_nothing_leaves_before_the_act_while_paused_and_after_the_end(
@@ -98,47 +147,23 @@ async def test_G09_nothing_leaves_before_the_act_while_paused_and_after_the_end(
         nursery.cancel_scope.cancel()
 
 
-class Filming(Restless):
-    """A film: at its best half a megabyte a second."""
-
-    geometry = (320, 256)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames = film(*self.geometry)
-
-    async def wait(self) -> None:
-        await trio.sleep(0.1)
-
-    def grab(self) -> tuple[Picture, list[Rect] | None]:
-        self.picture[:] = next(self.frames)
-        return self.picture, None
-
-
-async def at_once(work: Callable[..., object], *arguments: object) -> object:
-    """In the place of a thread, in which no time of a test's clock passes."""
-    await trio.lowlevel.checkpoint()
-    return work(*arguments)
-
-
+@pytest.mark.usefixtures("at_once")
 async def test_G02_a_slow_link_gets_worse_film_and_fewer_frames_and_never_an_old_picture(
     net: Net,  # noqa: F811
     presented: Room,
     autojump_clock: MockClock,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     relay = net.relays["a"]
-    relay.office, relay.rate = presented.organizer.me, 60_000
+    relay.rate = 60_000
     sealed: dict[int, float] = {}  # the last packet of each frame, and when it was made
-    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
+    sessions: list[Session] = []
 
-        def shown() -> None:
+    def shown() -> None:
+        for session in sessions:
             sealed.setdefault(session.screen_counter, trio.current_time())
 
-        presenter = Presenter(session, Filming(), shown)
-        nursery.start_soon(presenter.run)
-        await until(lambda: presenter.frames > 3)
+    async with presenting(net, presented, Filming(), shown) as (session, presenter):
+        sessions.append(session)
         start, ages = trio.current_time(), list[float]()
         while trio.current_time() < start + 20:
             relay.packets.clear()
@@ -147,37 +172,29 @@ async def test_G02_a_slow_link_gets_worse_film_and_fewer_frames_and_never_an_old
             headers = [parse_packet_untrusted(packet) for packet in relay.packets]
             made = [sealed[h.counter] for h in headers if h.channel == Channel.SCREEN and h.counter in sealed]
             ages += [now - at for at in made if now > start + 5]
-        nursery.cancel_scope.cancel()
     assert max(ages) < 1.0
     assert sorted(ages)[len(ages) // 2] < 0.2
     assert len(ages) > 15 * 4, "it still moves"
     assert presenter.skipped
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_G09_what_a_pause_drops_does_not_count_as_what_the_line_takes(
     net: Net,  # noqa: F811
     presented: Room,
     autojump_clock: MockClock,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A line that stands still for a moment, in which its presenter pauses: nothing was sent then, and nothing can be said of its rate."""
-    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
-    relay = net.relays["a"]
-    relay.office = presented.organizer.me
-    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
-        presenter = Presenter(session, Filming())
-        nursery.start_soon(presenter.run)
-        await until(lambda: presenter.frames > 3)
-        relay.rate = 8000
+    async with presenting(net, presented, Filming()) as (_, presenter):
+        net.relays["a"].rate = 8000
         await until(lambda: presenter.skipped > 0)
         presenter.pause()
         presenter.resume()
         await trio.testing.wait_all_tasks_blocked()
         assert presenter._pace.rate == math.inf
-        relay.rate = math.inf
+        net.relays["a"].rate = math.inf
         shown = presenter.frames
         await until(lambda: presenter.frames > shown + 20)
-        nursery.cancel_scope.cancel()
 
 
 async def test_G09_stopped_and_started_in_one_breath_is_on_air(
@@ -185,17 +202,100 @@ async def test_G09_stopped_and_started_in_one_breath_is_on_air(
     presented: Room,
     autojump_clock: MockClock,
 ) -> None:
-    net.relays["a"].office = presented.organizer.me
-    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
-        presenter = Presenter(session, Restless())
-        nursery.start_soon(presenter.run)
-        await until(lambda: presenter.frames > 3)
+    async with presenting(net, presented, Restless()) as (_, presenter):
         presenter.stop()
         presenter.start()
         shown = presenter.frames
         await until(lambda: presenter.frames > shown + 3)
         assert presenter.on_air is OnAir.LIVE
-        nursery.cancel_scope.cancel()
+
+
+async def cut(net: Net, session: Session) -> None:  # noqa: F811
+    """Every relay goes, the one in reserve too, and can be dialled no more."""
+    for relay in net.relays.values():
+        relay.reachable = False
+        if relay.link is not None:
+            relay.link.close(CloseReason.LOST)
+    await until(lambda: not session.node)
+
+
+async def mended(net: Net, session: Session) -> None:  # noqa: F811
+    net.relays["a"].reachable = True
+    await until(lambda: session.node)
+
+
+@pytest.mark.parametrize(
+    ("act", "kind", "light"),
+    [(Presenter.pause, ScreenKind.PAUSED, OnAir.PAUSED), (Presenter.stop, ScreenKind.STOPPED, OnAir.OFF)],
+    ids=["pause", "stop"],
+)
+async def test_G09_the_last_word_is_said_again_by_a_new_link_and_to_who_asks(
+    net: Net,  # noqa: F811
+    presented: Room,
+    act: Callable[[Presenter], None],
+    kind: ScreenKind,
+    light: OnAir,
+    autojump_clock: MockClock,
+) -> None:
+    """The line dies at the moment of the pause; and somebody joins, or comes back, while it lasts."""
+    relay = net.relays["a"]
+    ana = presented.admitted(2, "Ana")
+    presented.run()
+
+    def words() -> list[tuple[int, bytes]]:
+        """What Ana reads of the screen: only words, or it would not be one byte."""
+        for packet in relay.packets:
+            ana.receive_untrusted(packet, trio.current_time())
+        relay.packets.clear()
+        heard = [event for event in ana.events if isinstance(event, ScreenMessage)]
+        ana.events.clear()
+        return [(Channel.SNAPSHOT if event.snapshot else Channel.SCREEN, event.content) for event in heard]
+
+    async with presenting(net, presented, Restless()) as (session, presenter):
+        await cut(net, session)
+        relay.packets.clear()
+        act(presenter)
+        assert presenter.on_air is light
+        await trio.sleep(10.0)
+        assert relay.packets == []
+        await mended(net, session)
+        await trio.sleep(10.0)
+        # a gap, for Ana, which makes it ask
+        assert [packet[2] for packet in relay.packets if packet[2] in (Channel.SCREEN, Channel.CURSOR, Channel.SNAPSHOT)] == [Channel.SCREEN]
+        relay.packets.clear()
+        assert relay.link is not None
+        for _ in range(3):  # wants that come in one breath have one answer
+            relay.link.send(Want(session.member.keyring.current or 0))
+        await trio.sleep(10.0)
+        assert words() == [(Channel.SNAPSHOT, bytes((kind,)))]
+        assert presenter.on_air is light
+        presenter.resume() if kind is ScreenKind.PAUSED else presenter.start()
+        shown = presenter.frames
+        await until(lambda: presenter.frames > shown + 3)
+        assert relay.of(Channel.SNAPSHOT), "who asked meanwhile gets the picture"
+        relay.packets.clear()
+        relay.link.send(Want(session.member.keyring.current or 0))
+        await until(lambda: relay.of(Channel.SNAPSHOT))
+        assert len(relay.of(Channel.SNAPSHOT)[0]) > 200, "a picture, not a word"
+
+
+async def test_G09_who_loses_the_right_without_a_line_is_off_air_and_shares_again_by_another_act(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+) -> None:
+    ana = presented.admitted(2, "Ana")
+    presented.run()
+    async with presenting(net, presented, Restless()) as (session, presenter):
+        await cut(net, session)
+        session.act(lambda chair, now: chair.appoint(ana.me, now))
+        assert (presenter.on_air, presenter.started) == (OnAir.OFF, False)
+        session.act(lambda chair, now: chair.appoint(session.me, now))
+        await mended(net, session)
+        net.relays["a"].packets.clear()
+        await trio.sleep(10.0)
+        assert screens(net) == []
+        assert presenter.on_air is OnAir.OFF
 
 
 class Closing(Restless):
@@ -281,26 +381,19 @@ def test_a_line_counts_as_no_slower_than_what_it_takes() -> None:
     assert pace.rate == math.inf
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_G02_after_a_stall_a_fast_line_is_soon_used_again(
     net: Net,  # noqa: F811
     presented: Room,
     autojump_clock: MockClock,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
-    relay = net.relays["a"]
-    relay.office = presented.organizer.me
-    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
-        presenter = Presenter(session, Filming())
-        nursery.start_soon(presenter.run)
-        await until(lambda: presenter.frames > 3)
-        relay.rate = 20_000
+    async with presenting(net, presented, Filming()) as (_, presenter):
+        net.relays["a"].rate = 20_000
         with trio.fail_after(20):
             await until(lambda: presenter._pace.rate < 30_000)
-        relay.rate = math.inf
+        net.relays["a"].rate = math.inf
         await trio.sleep(8.0)
         assert presenter._pace.rate > 100_000
-        nursery.cancel_scope.cancel()
 
 
 async def test_G09_what_no_link_has_taken_is_dropped_by_a_pause(
@@ -308,11 +401,7 @@ async def test_G09_what_no_link_has_taken_is_dropped_by_a_pause(
     presented: Room,
     autojump_clock: MockClock,
 ) -> None:
-    net.relays["a"].office = presented.organizer.me
-    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
-        presenter = Presenter(session, Restless())
-        nursery.start_soon(presenter.run)
-        await until(lambda: presenter.frames > 3)
+    async with presenting(net, presented, Restless()) as (session, presenter):
         for _ in range(20):  # more than one turn of the link takes
             session.show_whole(bytes(200_000))
         presenter.pause()
@@ -320,7 +409,6 @@ async def test_G09_what_no_link_has_taken_is_dropped_by_a_pause(
         assert not presenter.stale(session.screen_counter, trio.current_time())
         assert not presenter.stale(session.screen_counter - 2, trio.current_time())
         assert presenter.stale(-1, trio.current_time() + 60)
-        nursery.cancel_scope.cancel()
 
 
 async def test_G09_who_misses_what_a_pause_dropped_sees_that_it_is_a_pause(
@@ -347,12 +435,8 @@ async def test_G09_who_misses_what_a_pause_dropped_sees_that_it_is_a_pause(
         while ana.events:
             watcher._heard(ana.events.popleft())
 
-    net.relays["a"].office = presented.organizer.me
     packets = net.relays["a"].packets
-    async with running(presented.organizer, ticket_of(presented, 1)) as (session, _), trio.open_nursery() as nursery:
-        presenter = Presenter(session, Restless())
-        nursery.start_soon(presenter.run)
-        await until(lambda: presenter.frames > 3)
+    async with presenting(net, presented, Restless()) as (session, presenter):
         see(packets, wants=True)
         assert showing() is Showing.LIVE
         before = len(packets)
@@ -371,4 +455,3 @@ async def test_G09_who_misses_what_a_pause_dropped_sees_that_it_is_a_pause(
         see(packets[before:], wants=True)
         assert showing() is Showing.LIVE
         assert np.array_equal(watcher.picture[:, 0, 0] > 0, np.asarray(presenter.picture)[:, 0, 0] > 0)
-        nursery.cancel_scope.cancel()
