@@ -6,8 +6,8 @@
 
 What is little work is drawn as it arrives. The rest is drawn in a worker thread, one message at a time and in order, so that keys, chat
 and heartbeats go on whatever a presenter asks for. What arrives meanwhile waits; a snapshot takes the place of all that waits, and
-when too much does, all of it is dropped and a snapshot is asked for. `picture` may change while a thread draws; `drawn` is called when
-it is done, always in trio's thread.
+when too much does, or too long, all of it is dropped and a snapshot is asked for. `picture` may change while a thread draws; `drawn` is
+called when it is done, always in trio's thread. Each presenter has a decoder of its own: what one has sent is never drawn on another's picture.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ from endpoint.hands import Pointer, Shape
 from endpoint.messages import ScreenKind
 from endpoint.screen.decoder import Decoder
 from endpoint.screen.layout import MAX_SNAPSHOT_BYTES, MAX_UPDATE_BYTES, SNAPSHOT_HEADER
-from endpoint.screen.picture import Picture, Rect, ScreenError
+from endpoint.screen.picture import Picture, Rect, ScreenError, gathered
 from endpoint.session import Session
 from wire.ids import EVERYONE, ParticipantId
 
@@ -36,9 +36,12 @@ MAX_SHAPES: Final = 64
 MAX_WAITING: Final = 120
 """Messages that wait for the thread: two seconds of a lively screen."""
 MAX_WAITING_BYTES: Final = MAX_SNAPSHOT_BYTES + 2 * MAX_UPDATE_BYTES
+MAX_AGE: Final = 3.0
+"""Seconds that one may wait: longer than the largest snapshot is drawn on a slow machine."""
 LIGHT: Final = 60_000
 """Pixels of a message that is drawn without a thread: less work than some milliseconds."""
 LIGHT_BYTES: Final = 4096
+_WORDS: Final = (bytes((ScreenKind.PAUSED,)), bytes((ScreenKind.STOPPED,)))
 
 
 class Showing(Enum):
@@ -75,7 +78,7 @@ class Watcher:
         self._decoder = Decoder()
         self._presenter: ParticipantId = EVERYONE
         self._asked_at: float | None = None
-        self._waiting: deque[ScreenMessage] = deque()
+        self._waiting: deque[tuple[float, ScreenMessage]] = deque()  # since when
         self._news = trio.Event()  # set when something waits
         self._busy = False  # a thread draws
         self._behind = False  # something was dropped: only a snapshot helps
@@ -117,17 +120,17 @@ class Watcher:
             while not self._waiting:
                 self._news = trio.Event()
                 await self._news.wait()
-            message = self._waiting.popleft()
+            decoder, (_, message) = self._decoder, self._waiting.popleft()
             self._busy = True
             try:
-                drawn = await trio.to_thread.run_sync(self._decoded, message)
+                drawn = await trio.to_thread.run_sync(_decoded, decoder, message)
             finally:
                 self._busy = False
-            if message.participant == self._presenter:
+            if decoder is self._decoder:  # else somebody else presents by now
                 self._settle(message, drawn)
 
     def _follow(self, presenter: ParticipantId) -> None:
-        self._presenter = presenter
+        self._presenter, self._decoder = presenter, Decoder()
         self._asked_at = None
         self.shown, self.pointer, self.shape = -1, None, None
         self._waiting.clear()
@@ -182,11 +185,13 @@ class Watcher:
             self.dropped += 1
             return
         if not self._busy and not self._waiting and self._light(message):
-            self._settle(message, self._decoded(message))
+            self._settle(message, _decoded(self._decoder, message))
             return
-        self._waiting.append(message)
-        if len(self._waiting) > MAX_WAITING or sum(len(each.content) for each in self._waiting) > MAX_WAITING_BYTES:
-            word = [each for each in self._waiting if not each.snapshot and not _is_update(each)][-1:]  # whether it is a pause, say
+        now = trio.current_time()
+        self._waiting.append((now, message))
+        size = sum(len(each.content) for _, each in self._waiting)
+        if len(self._waiting) > MAX_WAITING or size > MAX_WAITING_BYTES or now - self._waiting[0][0] > MAX_AGE:
+            word = [each for each in self._waiting if not each[1].snapshot and not _is_update(each[1])][-1:]  # whether it is a pause, say
             self.dropped += len(self._waiting) - len(word)
             self._waiting = deque(word)
             self._behind = True
@@ -206,21 +211,6 @@ class Watcher:
             return True
         return len(content) <= LIGHT_BYTES and self._decoder.work(content[1:]) <= LIGHT
 
-    def _decoded(self, message: ScreenMessage) -> list[Rect] | ScreenError:
-        """What the decoder makes of it; in any thread, one at a time."""
-        try:
-            if message.snapshot and message.content == bytes((ScreenKind.PAUSED,)):  # in the place of a picture that nobody shows now
-                self._decoder.forget()
-            elif message.snapshot:
-                self._decoder.load(message.content)
-                height, width = self._decoder.picture.shape[:2]
-                return [Rect(0, 0, width, height)]
-            elif _is_update(message):
-                return self._decoder.apply(message.content[1:], restart=message.restart)
-        except ScreenError as error:
-            return error
-        return []
-
     def _settle(self, message: ScreenMessage, drawn: list[Rect] | ScreenError) -> None:
         """It has been drawn, or refused."""
         try:
@@ -238,25 +228,23 @@ class Watcher:
         self.shown = message.counter
         if drawn:
             self.frames += 1
-            self._drawn(self._decoder.picture, drawn)
+            self._drawn(self._decoder.picture, gathered((), drawn))
 
     def _meaning(self, message: ScreenMessage) -> Showing:
         """What is true after it. Raises ScreenError `bad-update`."""
         kind = message.content[0] if message.content else -1
-        if message.snapshot:
-            if message.content == bytes((ScreenKind.PAUSED,)):
-                return Showing.PAUSED
+        if message.snapshot and not _is_word(message):
             self.first_whole_at = self.first_whole_at or trio.current_time()
             return Showing.LIVE
         if kind == ScreenKind.UPDATE:
             return Showing.LIVE
         if kind == ScreenKind.PAUSED:
             return Showing.PAUSED
-        if kind == ScreenKind.RESUMED:
-            return Showing.LIVE if self._decoder.level and self._asked_at is None else Showing.WAITING
         if kind == ScreenKind.STOPPED:
             return Showing.WAITING
-        if kind == ScreenKind.RESIZED:
+        if kind == ScreenKind.RESUMED and self._decoder.level and self._asked_at is None:
+            return Showing.LIVE
+        if kind in (ScreenKind.RESUMED, ScreenKind.RESIZED):
             if self._asked_at is None:
                 self._want()
             return Showing.WAITING
@@ -265,3 +253,24 @@ class Watcher:
 
 def _is_update(message: ScreenMessage) -> bool:
     return not message.snapshot and message.content[:1] == bytes((ScreenKind.UPDATE,))
+
+
+def _is_word(message: ScreenMessage) -> bool:
+    """Whether it says in the place of a picture why there is none."""
+    return message.snapshot and message.content in _WORDS
+
+
+def _decoded(decoder: Decoder, message: ScreenMessage) -> list[Rect] | ScreenError:
+    """What a decoder makes of it; in any thread, one at a time."""
+    try:
+        if _is_word(message):
+            decoder.forget()
+        elif message.snapshot:
+            decoder.load(message.content)
+            height, width = decoder.picture.shape[:2]
+            return [Rect(0, 0, width, height)]
+        elif _is_update(message):
+            return decoder.apply(message.content[1:], restart=message.restart)
+    except ScreenError as error:
+        return error
+    return []

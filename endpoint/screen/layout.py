@@ -26,6 +26,8 @@ MAX_FILM_PIXELS: Final = 3840 * 2160
 MAX_RECTS: Final = 8192
 """Of one section; the largest screen has 8,160 tiles."""
 MAX_COPIES: Final = 64
+RECT_WORK: Final = 1000
+"""Pixels that take as long as what one more rectangle takes."""
 WINDOW_LOG: Final = 23
 """A receiver needs at most this window, 8 MiB, for any zstd frame."""
 BAND: Final = 64
@@ -83,10 +85,10 @@ class Update:
 
     @property
     def work(self) -> int:
-        """Pixels that are decoded, stretched, copied or painted for it."""
-        exact = sum(rect.area for part in (self.still, self.pixels) if part for rect in part.rects)
-        film = self.film.region.area if self.film else 0
-        return exact + 2 * film + sum(copy.into.area for copy in self.copies)
+        """Pixels that are decoded, stretched, copied or painted for it; a rectangle costs as much as some, however small it is."""
+        exact = sum(rect.area + RECT_WORK for part in (self.still, self.pixels) if part for rect in part.rects)
+        film = 2 * self.film.region.area + RECT_WORK * len(self.film.paints) if self.film else 0
+        return exact + film + sum(copy.into.area + RECT_WORK for copy in self.copies)
 
     @property
     def drawn(self) -> list[Rect]:

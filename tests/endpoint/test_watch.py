@@ -12,7 +12,7 @@ from endpoint.events import PresenterChanged, ScreenMessage, SessionEnded
 from endpoint.messages import ScreenKind
 from endpoint.screen.decoder import Decoder
 from endpoint.screen.encoder import Encoder
-from endpoint.screen.layout import Copy, Update, pack_update
+from endpoint.screen.layout import Copy, Exact, Update, pack_update
 from endpoint.screen.picture import Picture, Rect, blank
 from endpoint.session import Session
 from endpoint.watch import LIGHT, MAX_WAITING, Showing, Watcher
@@ -55,9 +55,13 @@ class Watched:
     def snapshot(self, picture: Picture) -> None:
         self.watcher._heard(ScreenMessage(ANA, True, Encoder().snapshot(picture), False, self.counter))
 
-    def update(self, update: bytes, *, restart: bool = False, kind: ScreenKind = ScreenKind.UPDATE) -> None:
+    def word(self, kind: ScreenKind) -> None:
+        """In the place of a snapshot."""
+        self.watcher._heard(ScreenMessage(ANA, True, bytes((kind,)), True, self.counter))
+
+    def update(self, update: bytes, *, restart: bool = False, kind: ScreenKind = ScreenKind.UPDATE, of: ParticipantId = ANA) -> None:
         self.counter += 1
-        self.watcher._heard(ScreenMessage(ANA, False, bytes((kind,)) + update, restart, self.counter))
+        self.watcher._heard(ScreenMessage(of, False, bytes((kind,)) + update, restart, self.counter))
 
     async def until_shown(self, counter: int) -> None:
         with trio.fail_after(60):
@@ -129,9 +133,88 @@ async def test_G02_who_falls_behind_drops_what_waits_and_asks_for_a_snapshot(mon
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("event", [PresenterChanged(BEN, "Ben"), SessionEnded()], ids=["another-presenter", "the-end"])
+async def test_G02_what_waits_too_long_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    watcher = watched.watcher
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.run)
+        watched.snapshot(screen(1))
+        await watched.until_shown(0)
+        watched.update(HEAVY, restart=True)
+        await trio.testing.wait_all_tasks_blocked()
+        watched.update(LITTLE)
+        monkeypatch.setattr("endpoint.watch.MAX_AGE", 0.0)
+        wants = watched.wants
+        await trio.sleep(0.001)
+        watched.update(LITTLE)
+        assert (watched.wants, watcher.dropped, watcher._behind) == (wants + 1, 2, True)
+        watched.gate.set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_G02_what_one_presenter_sends_is_never_drawn_on_the_picture_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates of a share that has just begun may come before its first snapshot: relays bring snapshots to who asked alone."""
+    watched = Watched(monkeypatch)
+    watcher = watched.watcher
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.run)
+        watched.snapshot(screen(1))
+        await watched.until_shown(0)
+        frames = watcher.frames
+        watcher._heard(PresenterChanged(BEN, "Ben"))
+        watched.update(LITTLE, restart=True, of=BEN)
+        assert (watcher.showing, watcher.frames, watcher.refused) == (Showing.WAITING, frames, 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_G09_a_word_in_the_place_of_a_snapshot_tells_why_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    watcher = watched.watcher
+    seen: list[Showing] = []
+
+    def see() -> Showing:
+        seen.append(watcher.showing)
+        return watcher.showing
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watcher.run)
+        watched.word(ScreenKind.PAUSED)  # who comes during a pause
+        assert see() is Showing.PAUSED
+        wants = watched.wants
+        watched.update(b"", kind=ScreenKind.RESUMED)
+        assert (see(), watched.wants) == (Showing.WAITING, wants + 1)
+        watched.drawn = trio.Event()
+        watched.snapshot(screen(1))
+        with trio.fail_after(60):
+            await watched.drawn.wait()
+        assert see() is Showing.LIVE
+        watched.word(ScreenKind.STOPPED)  # who has missed the end of the share
+        assert see() is Showing.WAITING
+        watched.update(LITTLE, restart=True)
+        assert (see(), watcher.refused) == (Showing.WAITING, 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_G02_many_small_rectangles_are_much_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    rects = [Rect(x, 0, 1, 1) for x in range(400)]
+    many = Update(copies=tuple(Copy(0, 0, rect) for rect in rects[:60])), Update(still=Exact(tuple(rects), b"anything"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watched.watcher.run)
+        watched.snapshot(screen(1))
+        await watched.until_shown(0)
+        for update in many:
+            assert watched.watcher._decoder.work(pack_update(update)) > LIGHT
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "events",
+    [[PresenterChanged(BEN, "Ben")], [PresenterChanged(BEN, "Ben"), PresenterChanged(ANA, "Ana")], [SessionEnded()]],
+    ids=["another-presenter", "another-and-back", "the-end"],
+)
 async def test_G02_what_a_thread_still_draws_does_not_tell_who_presents(
-    event: PresenterChanged | SessionEnded, monkeypatch: pytest.MonkeyPatch
+    events: list[PresenterChanged | SessionEnded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(monkeypatch)
     watcher = watched.watcher
@@ -141,7 +224,8 @@ async def test_G02_what_a_thread_still_draws_does_not_tell_who_presents(
         await watched.until_shown(0)
         watched.update(HEAVY, restart=True)
         await trio.testing.wait_all_tasks_blocked()
-        watcher._heard(event)
+        for event in events:
+            watcher._heard(event)
         showing = watcher.showing
         assert showing is not Showing.LIVE
         watched.gate.set()
