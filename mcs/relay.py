@@ -273,19 +273,23 @@ class Relay:
         """A packet from another node: for readers here, and behind the other neighbours. Raises `WireError`."""
         header = parse_packet_untrusted(frame.body)
         session = self.sessions.get(header.session)
-        if session is None or frame.hops >= MAX_HOPS:
-            self.dropped["no-session" if session is None else "too-many-hops"] += 1
+        if session is None:
+            self.dropped["no-session"] += 1
             return
         if header.flags & CLEAR:
-            if self._is_echo(frame.body):
+            if frame.hops >= MAX_HOPS:
+                self.dropped["too-many-hops"] += 1
+            elif self._is_echo(frame.body):
                 self.dropped["echo"] += 1
             else:
                 self._clear(session, header, frame.body, frame.hops, via=port.node)
             return
         now = self._clock()
-        verdict = session.append(header, frame.body, frame.hops + 1, now, via=port.node)
+        # a log takes it once, so it runs in no circle; and while relays die and are filled anew, one after the other, it may come a long way
+        hops = min(frame.hops + 1, MAX_HOPS)
+        verdict = session.append(header, frame.body, hops, now, via=port.node)
         if verdict is Verdict.GAP and session.gap(header.stream, header.counter, now):
-            verdict = session.append(header, frame.body, frame.hops + 1, now, via=port.node)
+            verdict = session.append(header, frame.body, hops, now, via=port.node)
         if verdict is Verdict.TAKEN:
             self.passed["node"] += 1
         self._news[session.id] = session

@@ -19,7 +19,8 @@ MAX_BODY: Final = 1 << 20
 PACKET: Final = 0
 """The frame type of packets."""
 MAX_HOPS: Final = 16
-"""More hops than any tree has: a packet beyond it runs in a circle and is dropped."""
+"""More hops than any tree has. A handshake packet with so many runs in a circle and is dropped; others, which logs take once, count no
+further."""
 
 
 class Frame(NamedTuple):

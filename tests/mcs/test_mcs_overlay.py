@@ -293,13 +293,34 @@ def test_what_a_dead_node_had_passed_to_one_comes_from_there() -> None:
     assert [h.counter for h in world.ports[3].packets] == [0, 1]
 
 
-def test_what_runs_in_a_circle_is_dropped() -> None:
+def test_a_handshake_that_runs_in_a_circle_is_dropped() -> None:
     world = net()
     session = world.ports[3].session
-    world.relays["b"].node_packet(session.carriers["a"].port, Frame(PACKET, MAX_HOPS, packet(world.meeting.session, 1, 2, 0)))
+    world.relays["b"].node_packet(session.carriers["a"].port, Frame(PACKET, MAX_HOPS, packet(world.meeting.session, 1, 0, 0, to=3, flags=24)))
     world.settle()
     assert world.ports[3].packets == []
     assert world.relays["b"].dropped["too-many-hops"] == 1
+
+
+def test_B04_what_was_handed_on_from_dying_relay_to_dying_relay_is_whole() -> None:
+    """One after the other is started anew, filled by a neighbour, and fills the next."""
+    world = net()
+    deaths = 2 * MAX_HOPS
+    for death in range(deaths):
+        world.send(1, 2)
+        world.settle()
+        node = NODES[death % 3]
+        world.kill(node)
+        world.start(node)
+        for other in set(NODES) - {node}:
+            world.connect(*sorted((node, other)))
+        for participant in [p for p, place in world.places.items() if place == node]:
+            world.ports[participant] = world.attach(participant, node)
+        world.settle()
+    for participant in (2, 3, 4, 5):
+        assert [h.counter for h in world.ports[participant].packets] == list(range(deaths))
+        assert world.ports[participant].of(Lost) == []
+    assert not any(relay.dropped["gap"] for relay in world.relays.values())
 
 
 def test_a_handshake_reaches_its_recipient_wherever_it_is_and_no_other_node() -> None:
