@@ -34,7 +34,8 @@ class ScreenError(Exception):
     `name` is for programs, logs and tests. `sentence` is for a person and says what to do. The names:
 
     no picture of it     no-display, display-lost, unsupported-display, no-pictures, missing-xvfb,
-                         no-such-monitor, no-such-window, no-such-region, window-closed
+                         no-such-monitor, no-such-window, no-such-region, window-closed,
+                         window-excluded, cannot-exclude
     codec, sender        screen-too-large, geometry-changed, no-snapshot
     codec, receiver      bad-snapshot, bad-update, screen-too-large, no-snapshot
     viewer, slides       cannot-write-picture

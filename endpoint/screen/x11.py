@@ -6,9 +6,10 @@ lost: collect the reported damage, tell the server to forget it, then fetch the 
 the pixels already, or is reported again.
 
 A desktop, a monitor and a region are cut from the root window, which shows whatever is there. A window is taken from its own memory
-(Composite), so that nothing that covers it is shared with it. Programs that are excluded are black wherever they stand: where that is, and
-what the pixels are, is asked under one server grab, so there is no moment between the two in which a window could move or appear. A
-compositor draws windows itself, a little later, and fades those that go: where one runs, their places stay black for `LINGER`.
+(Composite), so that nothing that covers it is shared with it; it must not be of an excluded program, and is black while it is called like one.
+Programs that are excluded are black wherever they stand: where that is, and what the pixels are, is asked under one server grab, so there
+is no moment between the two in which a window could move or appear. A compositor draws windows itself, a little later, and fades those that
+go: where one runs, their places stay black for `LINGER`.
 
 Without shared memory (a display on another machine, another IPC namespace) the pixels come through the connection.
 `grab` waits for the server, as any program that draws on it does; a server that hangs holds its presenter up.
@@ -85,6 +86,21 @@ def parse_part(text: str) -> Part | None:
     return None
 
 
+def parse_excluded(names: Sequence[str]) -> tuple[str, ...]:
+    """Programs, as `Window.is_called` knows them; `window:` before a name, as before one that is shared, says the same.
+
+    Raises ScreenError `cannot-exclude`.
+    """
+    for name in names:
+        if name == "desktop" or name.startswith(("monitor:", "region:")):
+            raise ScreenError(
+                "cannot-exclude",
+                f"What is excluded is a program, by a name of its windows, such as --exclude KeePassXC; “{name}” is none. "
+                "To keep a part of the desktop out of sight, share another part of it.",
+            )
+    return tuple(bare for name in names if (bare := name.removeprefix("window:").strip()))
+
+
 class Anchor(NamedTuple):
     """Where the shared picture is: its pixel (0, 0) is (x, y) of this window."""
 
@@ -99,8 +115,9 @@ class X11Source:
     """A part of a display as `source.Source`. display: ":0"; None means $DISPLAY. excluded: names of programs that are never shown."""
 
     def __init__(self, display: str | None = None, part: Part | None = None, excluded: Sequence[str] = ()) -> None:
+        """Raises ScreenError `cannot-exclude`."""
         self.part = part or Part()
-        self.excluded = tuple(excluded)
+        self.excluded = parse_excluded(excluded)
         self._display = Display(display)
         self._connection: Any = None
         self._damage: Any = None  # the DAMAGE extension
@@ -159,7 +176,8 @@ class X11Source:
         return Rect(at.dst_x, at.dst_y, width, height)
 
     async def __aenter__(self) -> Self:
-        """Raises ScreenError `no-display`, `unsupported-display`, `screen-too-large`, `no-such-monitor`, `no-such-window`, `no-such-region`."""
+        """Raises ScreenError `no-display`, `unsupported-display`, `screen-too-large`, `no-such-monitor`, `no-such-window`, `window-excluded`,
+        `no-such-region`."""
         await self._display.open()
         self._connection = self._display.connection
         try:
@@ -231,6 +249,12 @@ class X11Source:
         if self.part.kind == "window":
             found = self._windows.find(self.part.name)
             self._window, self._drawable, self._title = found.id, 0, found.title
+            if self.excluded and self._windows.hides(self.excluded, found.id):
+                raise ScreenError(
+                    "window-excluded",
+                    f"The window “{found.title}” belongs to a program that is never shown ({', '.join(self.excluded)}). "
+                    "Share another window, or take its name out of --exclude.",
+                )
             self._composite = display.extension("composite")
             self._composite.QueryVersion(0, 4).reply()
             self._composite.RedirectWindowChecked(self._window, _AUTOMATIC).check()
@@ -251,7 +275,7 @@ class X11Source:
     @contextmanager
     def _still(self) -> Iterator[None]:
         """Nothing else happens on the display meanwhile, if that matters: no program is heard but us."""
-        if not self.excluded or self.part.kind == "window":
+        if not self.excluded:
             yield
             return
         self._connection.core.GrabServer()
@@ -281,8 +305,10 @@ class X11Source:
 
     def _blackened(self) -> list[Rect]:
         """Where excluded programs stand in the picture, or may still be seen."""
-        if not self.excluded or self.part.kind == "window" or self._windows is None:
+        if not self.excluded or self._windows is None:
             return []
+        if self.part.kind == "window":  # what it is called may change while it is shared
+            return [Rect(0, 0, *self.geometry)] if self._windows.hides(self.excluded, self._window) else []
         (ox, oy), size, now = self._origin, self.geometry, trio.current_time()
         stand = self._windows.hidden(self.excluded)
         self._stood = {rect: until for rect, until in self._stood.items() if until > now}

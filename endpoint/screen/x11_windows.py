@@ -6,6 +6,7 @@ is excluded is the whole program. Window managers put frames around windows: the
 holds. Asking takes a few round trips, whatever the number of windows; within a server grab nothing moves meanwhile.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ _VIEWABLE: Final = 2
 _INPUT_ONLY: Final = 2
 _DEPTH: Final = 2
 """Levels below a child of the root where a client's window may be: a frame, or a frame in a frame."""
+_NUMBER: Final = re.compile("0x[0-9a-fA-F]+")
 _ANY_TYPE: Final = 0
 _TEXT: Final = 256
 """Longs of a property that are read."""
@@ -37,6 +39,9 @@ class Window:
     area: Rect
 
     def is_called(self, name: str) -> bool:
+        """By its number (0x…), by a name of its program, or by a part of its title."""
+        if _NUMBER.fullmatch(name):
+            return self.id == int(name, 16)
         wanted = name.casefold()
         return wanted in self.kind.casefold().split("\0") or wanted in self.title.casefold()
 
@@ -75,17 +80,24 @@ class Windows:
         return found[::-1]
 
     def find(self, name: str) -> Window:
-        """The window of this number (0x…), or the uppermost of this name. Raises ScreenError `no-such-window`."""
+        """The uppermost window that is called so. Raises ScreenError `no-such-window`."""
         every = self.all()
-        number = int(name, 16) if name.startswith("0x") and all(c in "0123456789abcdefABCDEF" for c in name[2:] or "-") else None
         for window in every:
-            if window.id == number or (number is None and window.is_called(name)):
+            if window.is_called(name):
                 return window
         there = ", ".join(sorted({f"“{window.title}”" for window in every})) or "none"
         raise ScreenError("no-such-window", f"No window here is called “{name}”. There are: {there}.")
 
     def hidden(self, names: Sequence[str]) -> list[Rect]:
         """Where the programs of these names stand, with menus and dialogs."""
+        return [area for area, _ in self._of_programs(names)]
+
+    def hides(self, names: Sequence[str], window: int) -> bool:
+        """Whether this window belongs to one of them."""
+        return any(window in family for _, family in self._of_programs(names))
+
+    def _of_programs(self, names: Sequence[str]) -> list[tuple[Rect, list[int]]]:
+        """What they have on the screen: where it stands, and all that is in it."""
         tops = self._viewable()
         families = self._families(tops)
         facts = self._facts([w for family in families.values() for w in family])
@@ -94,7 +106,7 @@ class Windows:
         }
         owners = {window & self._owner for window in named}
         return [
-            area
+            (area, family)
             for area, family in zip(self._areas, families.values(), strict=True)
             if any(w & self._owner in owners or w in named or facts[w][2] in named for w in family)
         ]

@@ -256,3 +256,42 @@ async def test_G09_no_frame_slips_through_while_excluded_windows_dance(display: 
             dancing = False
         assert seen > 50
     vault.close()
+
+
+@pytest.mark.parametrize("name", ["monitor:2", "region:10x10+0+0", "desktop"])
+def test_G09_what_is_no_program_cannot_be_excluded(name: str) -> None:
+    with pytest.raises(ScreenError, match="--exclude KeePassXC") as refusal:
+        X11Source(":0", excluded=["vault", name])
+    assert refusal.value.name == "cannot-exclude"
+
+
+async def test_G09_a_program_is_excluded_by_what_window_shares_it_by_too(display: str) -> None:
+    vault = Program(display, "vault", SECRET)
+    window = vault.window(Rect(10, 10, 100, 100))
+    for name in ("window:Vault", f"window:{window:#x}", f"{window:#x}"):
+        async with X11Source(display, excluded=[name]) as source:
+            assert colours(source.grab()[0]) == {0, BACK}
+    vault.close()
+
+
+async def test_G09_a_shared_window_of_an_excluded_program_is_refused_or_black(display: str) -> None:
+    manager, browser = Program(display, "wm", 0x888888), Program(display, "browser", OTHER)
+    frame = manager.window(Rect(50, 50, 220, 140), named=False, override=True)
+    window = browser.window(Rect(10, 20, 200, 110), parent=frame)
+    diary = browser.window(Rect(300, 300, 50, 50))
+    for excluded in (["browser"], ["window:browser"], [f"{diary:#x}"]):
+        with pytest.raises(ScreenError, match="--exclude") as refusal:
+            async with X11Source(display, Part("window", f"{window:#x}"), excluded):
+                pass
+        assert refusal.value.name == "window-excluded"
+    async with X11Source(display, Part("window", f"{window:#x}"), ["bank"]) as source:
+        assert colours(source.grab()[0]) == {OTHER}
+        for title, seen in (("My Bank", 0), ("A page", OTHER)):
+            browser.core.ChangeProperty(0, window, browser.atom("WM_NAME"), 31, 8, len(title), title.encode())
+            browser.core.ClearArea(False, window, 0, 0, 5, 5)
+            browser.sync()
+            with trio.fail_after(PATIENCE):
+                await source.wait()
+            assert colours(source.grab()[0]) == {seen}
+    for program in (manager, browser):
+        program.close()
