@@ -55,6 +55,7 @@ from endpoint.errors import EndpointError
 from endpoint.guest import JOIN_WITHIN, Guest
 from endpoint.handshake import GuestSide, HostSide, clear_packet, place
 from endpoint.invitation import Invitation, parse_invitation_untrusted
+from endpoint.journal import Saved
 from endpoint.manager_api import ManagerApi
 from endpoint.messages import Hello1, Offer2, encode, parse_handshake_untrusted
 from endpoint.organizer import Organizer
@@ -383,7 +384,7 @@ class Hall:
         ticket = Ticket(
             self.session, ParticipantId(1), Role.ORGANIZER, RoleToken(bytes(8)), self.secret, MeetingId(123456789), "", self.key.public, (), ""
         )
-        self.organizer = Organizer(ticket, self.key, self.verifier, "Olga", 0.0)
+        self.organizer = Organizer(ticket, Saved.fresh(self.session, self.key, self.verifier), 0.0, name="Olga")
         self.organizer.linked(self.organizer.me, -1, -1, 0.0)
         self.organizer.out.clear()
 

@@ -12,15 +12,16 @@ An entry is on disk before it is sent, so no two entries of ours ever stand at o
 sealed packets of that entry down instead, behind all that no relay has taken before it: whether a relay had taken them when the program
 died or not, they and no others are said again (`endpoint.former`), and nobody begins a second log. A record that was cut off by the crash
 is no record; any other damage means that there is nothing to come back to. The next process writes a fresh file under a fresh salt, so that
-no counter is used twice. The file is locked while its organizer lives, and goes when the session ends.
+no counter is used twice. The file is locked while its organizer lives, and goes when the session ends; who wants to take a session up locks
+it before it reads (`claimed`), so that of two programs one does.
 """
 
 import fcntl
 import os
 import secrets
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Self
@@ -31,6 +32,8 @@ from msgspec import Struct
 from crypto.errors import CryptoError
 from crypto.schedule import StreamKeys, expand, extract
 from crypto.seal import Opener, Sealer
+from crypto.signing import ExchangeKey, SigningKey
+from crypto.srp import Verifier
 from crypto.suite import HEADER_SIZE, STREAM_KEYS_SIZE, framed
 from endpoint.errors import EndpointError
 from endpoint.log import Cuts
@@ -47,6 +50,14 @@ _MAX_RECORD: Final = 8 << 20  # a snapshot of the largest roster
 class JournalError(EndpointError):
     name: ClassVar[str] = "journal-unusable"
     sentence: ClassVar[str] = "The session cannot be written down on this machine, so it could not be taken up again after a crash."
+
+
+class AlreadyHosted(JournalError):
+    name: ClassVar[str] = "already-hosted"
+    sentence: ClassVar[str] = (
+        "Another program on this machine hosts this meeting already: go on in that one, or end it there first. "
+        "To be in the meeting a second time, join it as a guest."
+    )
 
 
 class Seat(Struct, frozen=True, array_like=True):
@@ -117,6 +128,81 @@ class Saved:
     passed: Passed | None = None
     before: int = 0  # who organized when the chair came to us: a relay that names that one still has not heard of us yet
 
+    @classmethod
+    def fresh(cls, session: SessionId, key: SigningKey, verifier: Verifier) -> Self:
+        """Of a session that is about to be opened: nothing but its keys."""
+        return cls(session, [], [], key.seed, ExchangeKey.generate().to_bytes(), verifier.to_bytes())
+
+    @property
+    def begun(self) -> bool:
+        """Whether the session has been opened."""
+        return bool(self.entries or self.snapshot)
+
+
+class Claim:
+    """One program's right to take a session up on this machine, or to open it. Made by `claimed`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    def read(self, seed: bytes, session: SessionId | None = None) -> Saved | None:
+        """What an earlier process left, of this session (None: of whatever session); None as well if it is damaged, or sealed under another
+        seed. Raises JournalError."""
+        try:
+            with open(self._descriptor, "rb", closefd=False) as file:
+                saved = _parse(file.read(), seed)
+        except OSError as error:
+            raise _unusable(self._path, error) from None
+        return saved if saved is not None and session in (None, saved.session) else None
+
+
+@contextmanager
+def claimed(path: Path, *, create: bool = True) -> Iterator[Claim | None]:
+    """Nobody else on this machine can read this journal while the block runs, nor afterwards if a journal was begun there. None if there is
+    none, and none is to be made. Raises AlreadyHosted, JournalError."""
+    try:
+        descriptor = _lock(path, create=create)
+    except BlockingIOError:
+        raise AlreadyHosted from None
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if descriptor is None:
+        yield None
+        return
+    try:
+        yield Claim(path, descriptor)
+    finally:
+        with suppress(OSError):
+            if not os.fstat(descriptor).st_size and _stands_at(descriptor, path):
+                path.unlink()  # made for the claim alone
+        os.close(descriptor)
+
+
+def _lock(path: Path, *, create: bool) -> int | None:
+    """The file that stands there, locked. Raises OSError."""
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _stands_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # meanwhile another program has put a newer one into its place, or taken it away
+
+
+def _stands_at(descriptor: int, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
 
 class Journal:
     """Owned by a member. Made by `begin`."""
@@ -124,18 +210,13 @@ class Journal:
     def __init__(self, path: Path, descriptor: int, sealer: Sealer) -> None:
         self._path = path
         self._descriptor = descriptor
-        self._file = os.fstat(descriptor)
         self._sealer = sealer
 
     @staticmethod
     def read(path: Path, seed: bytes, session: SessionId | None = None) -> Saved | None:
-        """What an earlier process left, of this session (None: of whatever session). Raises JournalError, also while another program on this
-        machine is using it."""
-        try:
-            saved = _read(path, seed)
-        except OSError as error:
-            raise _unusable(path, error) from None
-        return saved if saved is not None and session in (None, saved.session) else None
+        """What an earlier process left, for who does not take it up. Raises AlreadyHosted, JournalError."""
+        with claimed(path, create=False) as claim:
+            return claim.read(seed, session) if claim is not None else None
 
     @classmethod
     def begin(cls, path: Path, seed: bytes, saved: Saved) -> Self:
@@ -187,7 +268,7 @@ class Journal:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)  # nothing of it may be taken up again, whatever becomes of its name
             with suppress(OSError):
-                if os.path.samestat(self._file, self._path.stat()):  # another program's may have taken its place
+                if _stands_at(self._descriptor, self._path):  # another program's may have taken its place
                     self._path.unlink()
             self.close()
 
@@ -220,25 +301,6 @@ def _unusable(path: Path, error: OSError) -> JournalError:
 
 def _keys(seed: bytes, salt: bytes) -> StreamKeys:
     return StreamKeys.split(expand(extract(framed(_LABEL, salt), seed), b"journal", size=STREAM_KEYS_SIZE))
-
-
-def _read(path: Path, seed: bytes) -> Saved | None:
-    """None if there is nothing, or it is damaged, or sealed under another seed. Raises OSError; JournalError if its organizer lives."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    with open(descriptor, "rb") as file:
-        _try_lock(descriptor)
-        content = file.read()
-    return _parse(content, seed)
-
-
-def _try_lock(descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise JournalError("Another program on this machine organizes this session already.") from None
 
 
 def _parse(content: bytes, seed: bytes) -> Saved | None:
@@ -277,4 +339,4 @@ def _parse(content: bytes, seed: bytes) -> Saved | None:
                 saved.verifier = record.verifier
             case Passed():
                 saved.passed = record
-    return saved if saved and (saved.entries or saved.snapshot) else None
+    return saved if saved is not None and saved.begun else None

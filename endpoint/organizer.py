@@ -19,36 +19,23 @@ from wire.ids import EVERYONE, FIRST_EPOCH, ParticipantId, Role, Stream, next_ep
 
 
 class Organizer(Member):
-    """Opens the session when constructed; `out` then holds its first entry. Or comes back into one (`returning`)."""
+    """Opens the session when constructed; `out` then holds its first entry. Or comes back into one."""
 
-    def __init__(
-        self,
-        ticket: Ticket,
-        key: SigningKey,
-        verifier: Verifier,
-        name: str,
-        now: float,
-        journal: Journal | None = None,
-        saved: Saved | None = None,
-        exchange: ExchangeKey | None = None,
-    ) -> None:
-        super().__init__(ticket.session, ticket.participant, ticket.meeting_key, key, exchange or ExchangeKey.generate())
+    def __init__(self, ticket: Ticket, saved: Saved, now: float, *, name: str = "", journal: Journal | None = None) -> None:
+        """`saved`: the keys, and what there is to come back to: the same person, after its program has died, is a new participant with the
+        same keys, and hands the chair over to itself. `name`: of who opens. `journal`: begun with `saved`, so that it knows what we know."""
+        key, exchange = SigningKey.from_seed(saved.seed), ExchangeKey.from_bytes(saved.exchange)
+        super().__init__(ticket.session, ticket.participant, ticket.meeting_key, key, exchange)
         self.features = ticket.features
         self.joined = True
         self.relay_office = self.me  # the manager has told the relays
         self.journal = journal
-        self.take_chair(Chair(self, verifier, list(saved.chain) if saved else [], now))
-        if saved is None:
-            self._open(name, now)
-        else:
+        self.take_chair(Chair(self, Verifier.from_bytes(saved.verifier), list(saved.chain), now))
+        if saved.begun:
             self._come_back(saved, now)
+        else:
+            self._open(name, now)
         self.events.append(events.Joined())
-
-    @classmethod
-    def returning(cls, ticket: Ticket, saved: Saved, journal: Journal | None, now: float) -> "Organizer":
-        """The same person, after its program has died: a new participant, the same keys, and the chair handed over to itself."""
-        key, exchange = SigningKey.from_seed(saved.seed), ExchangeKey.from_bytes(saved.exchange)
-        return cls(ticket, key, Verifier.from_bytes(saved.verifier), "", now, journal, saved, exchange)
 
     def _open(self, name: str, now: float) -> None:
         self.keyring.install(FIRST_EPOCH, new_group_key(), now)

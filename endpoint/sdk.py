@@ -12,7 +12,7 @@ A block's own error comes out as it is, not in an exception group, unless there 
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Final
@@ -20,14 +20,14 @@ from typing import Final
 import trio
 from OpenSSL import SSL
 
-from crypto.signing import ExchangeKey, SigningKey
+from crypto.signing import SigningKey
 from crypto.srp import make_verifier
 from endpoint.errors import ManagerRefused, NoManager, WrongOrganizer
 from endpoint.events import MustWait
 from endpoint.former import pass_on
 from endpoint.guest import Guest
 from endpoint.invitation import Invitation, invitation_for
-from endpoint.journal import Journal, JournalError, Saved, Seat
+from endpoint.journal import AlreadyHosted, Journal, Saved, Seat, claimed
 from endpoint.manager_api import ManagerApi, When
 from endpoint.member import Member
 from endpoint.organizer import Organizer
@@ -87,26 +87,27 @@ async def host(meeting: Meeting, *, ca: Path, key: str, name: str = "Organizer",
     """Open the meeting and organize it while the block runs; its end ends the session for everyone.
 
     journal: a file that is kept while the session runs. If this process dies, the next `host` with the same file takes the same session up
-    again. If the organizer's role has passed to somebody else meanwhile, this side joins as a guest.
+    again. If the organizer's role has passed to somebody else meanwhile, this side joins as a guest. Of two with the same file one is
+    refused.
 
-    Raises ManagerRefused, ManagerUnreachable, WrongOrganizer, PkiUnreadable, JournalError.
+    Raises ManagerRefused, ManagerUnreachable, WrongOrganizer, PkiUnreadable, NoRelay, AlreadyHosted, JournalError.
     """
     tls = client_context(ca, None)
     signing = SigningKey.from_seed(meeting.seed)
     invitation = meeting.invitation
     book = _Book(FilePath(journal), lambda ticket: meeting.seed) if journal is not None else None
-    saved = Journal.read(book.path, meeting.seed) if book is not None else None
-    async with ManagerApi.connect(meeting.manager, ca, key) as api:
-        ticket = await _guests_ticket(api, invitation, saved) or await api.open(invitation.meeting)
-    if ticket.meeting_key != signing.public:
-        raise WrongOrganizer("The manager names another key for this meeting than the one that was made here. Schedule a new one.")
-    member = await _come_back(ticket, tls, book, saved)
-    if member is None and ticket.role is Role.ORGANIZER:
-        verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, invitation.password or "")
-        exchange = ExchangeKey.generate()
-        fresh = Saved(ticket.session, [], [], meeting.seed, exchange.to_bytes(), verifier.to_bytes())
-        begun = book.begin(ticket, fresh) if book is not None else None
-        member = Organizer(ticket, signing, verifier, name, trio.current_time(), begun, exchange=exchange)
+    with claimed(book.path) if book is not None else nullcontext() as claim:
+        saved = claim.read(meeting.seed) if claim is not None else None
+        async with ManagerApi.connect(meeting.manager, ca, key) as api:
+            ticket = await _guests_ticket(api, invitation, saved) or await api.open(invitation.meeting)
+        if ticket.meeting_key != signing.public:
+            raise WrongOrganizer("The manager names another key for this meeting than the one that was made here. Schedule a new one.")
+        member = await _come_back(ticket, tls, book, saved)
+        if member is None and ticket.role is Role.ORGANIZER:
+            verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, invitation.password or "")
+            fresh = Saved.fresh(ticket.session, signing, verifier)
+            begun = book.begin(ticket, fresh) if book is not None else None
+            member = Organizer(ticket, fresh, trio.current_time(), name=name, journal=begun)
     async with _attended(member or Guest(ticket, invitation.password or "", name, expected=invitation.expected), ticket, tls, book) as session:
         yield session
 
@@ -135,11 +136,10 @@ async def join(
     async with ManagerApi.connect(invitation.site, ca) as api:
         ticket = await api.ticket(invitation.meeting, invitation.invite, patience=patience)
     book = _Book(FilePath(journal), lambda ticket: ticket.secret) if journal is not None else None
-    saved = None
+    member: Member | None = None
     if book is not None:
-        with suppress(JournalError):  # another program of this user organizes: we are a guest
-            saved = Journal.read(book.path, ticket.secret)
-    member = await _come_back(ticket, tls, book, saved)
+        with suppress(AlreadyHosted), claimed(book.path, create=False) as claim:  # another program of this user organizes: we are a guest
+            member = await _come_back(ticket, tls, book, claim.read(ticket.secret) if claim is not None else None)
     guest = member or Guest(ticket, invitation.password or "", name, expected=invitation.expected)
     async with _attended(guest, ticket, tls, book, must_wait) as session:
         yield session
@@ -184,7 +184,7 @@ async def _come_back(ticket: Ticket, tls: SSL.Context, book: _Book | None, saved
         begun.close()
         raise
     if ours:
-        return Organizer.returning(ticket, saved, begun, trio.current_time())
+        return Organizer(ticket, saved, trio.current_time(), journal=begun)
     begun.forget()
     return None
 

@@ -23,6 +23,7 @@ from endpoint.demo.desktop import TERMINAL_AREA
 from endpoint.events import ChatReceived, ControlChanged, Dropped, Event, JoinRefused, MemberJoined, MemberLeft, Removed, SessionEnded
 from endpoint.guest import Guest
 from endpoint.hands import InputEvent
+from endpoint.journal import Saved
 from endpoint.manager_api import ManagerApi
 from endpoint.organizer import Organizer
 from endpoint.present import Presenter
@@ -106,7 +107,7 @@ async def host(plan: dict[str, Any], lines: AsyncIterator[dict[str, Any]]) -> No
     async with ManagerApi.connect(plan["site"], plan["ca"], plan["key"]) as manager:
         ticket = prefer(await manager.open(MeetingId(plan["meeting"])), plan.get("node"), plan.get("way"))
     verifier = await trio.to_thread.run_sync(make_verifier, ticket.session, ticket.secret, plan["password"])
-    organizer = Organizer(ticket, key, verifier, plan["name"], trio.current_time())
+    organizer = Organizer(ticket, Saved.fresh(ticket.session, key, verifier), trio.current_time(), name=plan["name"])
     async with Session.open(organizer, ticket, client_context(plan["ca"], None)) as session, trio.open_nursery() as nursery:
         Reporter(session)
         source = X11Source(plan["display"], excluded=plan.get("excluded", ()))

@@ -9,6 +9,7 @@ from crypto.signing import SigningKey, fingerprint
 from crypto.srp import make_verifier
 from endpoint import events
 from endpoint.guest import Guest
+from endpoint.journal import Saved
 from endpoint.member import Member
 from endpoint.organizer import Organizer
 from endpoint.ticket import Ticket
@@ -46,7 +47,7 @@ class Room:
         self.wire: list[bytes] = []  # everything that a server saw
         self.meddle: Meddler | None = None
         verifier = make_verifier(self.session, self.secret, password)
-        self.organizer = Organizer(self.ticket(1, Role.ORGANIZER), self.meeting_key, verifier, "Olga", self.now)
+        self.organizer = Organizer(self.ticket(1, Role.ORGANIZER), Saved.fresh(self.session, self.meeting_key, verifier), self.now, name="Olga")
         self.members[self.organizer.me] = self.organizer
         self.office = self.organizer.me
         self.link(self.organizer.me)

@@ -13,7 +13,7 @@ from endpoint import events, log
 from endpoint.errors import EndpointError, IllegalEntry, NotAllowed, WrongOrganizer
 from endpoint.guest import Guest, Stage
 from endpoint.heir import MAX_UNKNOWN
-from endpoint.journal import Journal, JournalError, Saved
+from endpoint.journal import AlreadyHosted, Journal, JournalError, Saved, claimed
 from endpoint.member import Member
 from endpoint.messages import GroupKey, Request, Succession, Verb, encode
 from endpoint.organizer import Organizer
@@ -402,11 +402,10 @@ def journalled(room: Room, path: Path, participant: int = 1) -> Organizer:
     saved = Journal.read(path, seed, room.session)
     if saved is None:
         verifier = make_verifier(room.session, room.secret, room.password)
-        exchange = ExchangeKey.generate()
-        journal = Journal.begin(path, seed, Saved(room.session, [], [], seed, exchange.to_bytes(), verifier.to_bytes()))
-        organizer = Organizer(ticket, room.meeting_key, verifier, "Olga", room.now, journal, exchange=exchange)
+        fresh = Saved.fresh(room.session, room.meeting_key, verifier)
+        organizer = Organizer(ticket, fresh, room.now, name="Olga", journal=Journal.begin(path, seed, fresh))
     else:
-        organizer = Organizer.returning(ticket, saved, Journal.begin(path, seed, saved), room.now)
+        organizer = Organizer(ticket, saved, room.now, journal=Journal.begin(path, seed, saved))
     room.members[organizer.me] = room.organizer = organizer
     if saved is not None:
         room.linked.discard(room.office)
@@ -549,6 +548,33 @@ def test_a_relay_that_names_strangers_without_end_is_asked_no_more() -> None:
     room.organizer.chair.lock(True, room.now)
     room.run(1.0)
     agree(room.organizer, ana, ben)
+
+
+def test_of_two_programs_one_may_take_a_session_up(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "journal"
+    with claimed(path, create=False) as nothing:
+        assert nothing is None
+    with claimed(path) as claim:
+        assert claim is not None
+        assert claim.read(bytes(32)) is None
+        with pytest.raises(AlreadyHosted), claimed(path):
+            pass
+    assert list(path.parent.iterdir()) == []
+    session, key = SessionId(1), SigningKey.generate()
+    fresh = Saved.fresh(session, key, make_verifier(session, bytes(32), "words"))
+    fresh.entries.append(b"an entry")
+    with claimed(path):
+        journal = Journal.begin(path, key.seed, fresh)
+        with pytest.raises(AlreadyHosted), claimed(path, create=False):
+            pass
+    with pytest.raises(AlreadyHosted), claimed(path):
+        pass
+    journal.close()
+    with claimed(path) as claim:
+        assert claim is not None
+        again = claim.read(key.seed, session)
+        assert again is not None
+        assert again.exchange == fresh.exchange
 
 
 def test_a_journal_that_was_cut_off_or_damaged(tmp_path: Path) -> None:

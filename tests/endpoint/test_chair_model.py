@@ -93,7 +93,7 @@ class Story:
         elif saved is not None:
             journal = Journal.begin(path, room.secret, replace(saved, seats=[*saved.seats, Seat(ticket.participant, 2, bytes(8))]))
             if self.pass_on(saved.seats, ticket.participant, []):
-                self.people[who] = room.members[ticket.participant] = Organizer.returning(ticket, saved, journal, room.now)
+                self.people[who] = room.members[ticket.participant] = Organizer(ticket, saved, room.now, journal=journal)
                 self.bind(who)
                 room.link(ticket.participant)
                 return

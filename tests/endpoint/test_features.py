@@ -7,6 +7,7 @@ import pytest
 
 from endpoint import events
 from endpoint.errors import NotAllowed
+from endpoint.journal import Saved
 from endpoint.organizer import Organizer
 from endpoint.ticket import Ticket
 from tests.endpoint.room import Room
@@ -17,7 +18,7 @@ from wire.ids import EVERYONE, Role
 def organizer(features: frozenset[str] | None) -> Organizer:
     room = Room()
     ticket = replace(room.ticket(9, Role.ORGANIZER), features=features)
-    return Organizer(ticket, room.meeting_key, room.organizer.chair.verifier, "Olga", room.now)
+    return Organizer(ticket, Saved.fresh(room.session, room.meeting_key, room.organizer.chair.verifier), room.now, name="Olga")
 
 
 def test_G14_a_feature_that_is_off_cannot_be_given_by_the_chair() -> None:

@@ -6,6 +6,7 @@ from crypto.signing import SigningKey, fingerprint
 from crypto.srp import make_verifier
 from endpoint.errors import WrongOrganizer
 from endpoint.guest import Guest
+from endpoint.journal import Saved
 from endpoint.member import Member
 from endpoint.organizer import Organizer
 from tests.endpoint.room import PASSWORD
@@ -81,7 +82,7 @@ class PlaysTheOrganizer(Manager):
         verifier = make_verifier(room.session, room.secret, PASSWORD)
         key = SigningKey.generate()
         ticket = replace(room.ticket(70, Role.ORGANIZER), meeting_key=key.public)
-        impostor = Organizer(ticket, key, verifier, "Olga", room.now)
+        impostor = Organizer(ticket, Saved.fresh(room.session, key, verifier), room.now, name="Olga")
         newcomer = scene.newcomer = Guest(room.ticket(62), PASSWORD, "Newcomer", expected=fingerprint(room.meeting_key.public))
         newcomer.linked(ParticipantId(0), -1, -1, room.now)
         newcomer.office(impostor.me, room.now)

@@ -17,6 +17,7 @@ from OpenSSL import SSL
 from crypto.signing import SigningKey
 from crypto.srp import make_verifier
 from endpoint.guest import Guest
+from endpoint.journal import Saved
 from endpoint.member import Member
 from endpoint.organizer import Organizer
 from endpoint.session import Session
@@ -118,7 +119,8 @@ class RealScene:
     async def organizer(self) -> Session:
         ticket = await self.ticket(1, self.relays, Role.ORGANIZER)
         verifier = await trio.to_thread.run_sync(make_verifier, self.session, self.secret, PASSWORD)
-        return await self.come(Organizer(ticket, self.key, verifier, "Olga", trio.current_time()), ticket, "Olga")
+        organizer = Organizer(ticket, Saved.fresh(self.session, self.key, verifier), trio.current_time(), name="Olga")
+        return await self.come(organizer, ticket, "Olga")
 
     async def guest(self, name: str, *, through: HostileRelay | None = None) -> Session:
         relays = [await self._address(through)] if through else self.relays

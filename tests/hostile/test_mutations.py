@@ -220,14 +220,14 @@ def test_G27_a_journal_that_is_taken_up_twice_shares_no_key_and_counter(tmp_path
     for number, name in enumerate(("journal", "copy", "old"), 11):
         saved = Journal.read(tmp_path / name, seed, room.session)
         assert saved is not None
-        again = Organizer.returning(room.ticket(number, Role.ORGANIZER), saved, Journal.begin(tmp_path / name, seed, saved), room.now)
+        again = Organizer(room.ticket(number, Role.ORGANIZER), saved, room.now, journal=Journal.begin(tmp_path / name, seed, saved))
         again.linked(again.me, -1, -1, room.now)
         again.chat("here I am again")
         again.tick(room.now + 6.0)
         for taken in (1, 2):
             sealed = used.total()
             with pytest.raises(IllegalEntry):
-                Organizer.returning(room.ticket(taken, Role.ORGANIZER), saved, None, room.now)
+                Organizer(room.ticket(taken, Role.ORGANIZER), saved, room.now)
             assert used.total() == sealed
     assert len(used) > 12
     assert set(used.values()) == {1}

@@ -32,8 +32,12 @@ async def test_G08_a_guest_that_became_the_organizer_survives_its_death(tmp_path
         (tmp_path / "config" / "parley" / "parley.toml").write_text(f'ca = "{cluster.ca}"\n')
         (slides := tmp_path / "slides").mkdir()
         Image.new("RGB", (64, 36), (10, 120, 200)).save(slides / "1.png")
-        olga = await here.start("host", number, "--name", "Olga", "--share", str(slides), "--key-file", key)
-        await olga.event("session")
+        twins = [await here.start("host", number, "--name", "Olga", "--share", str(slides), "--key-file", key) for _ in range(2)]
+        for twin in twins:
+            await twin.until(lambda twin=twin: twin.all("session") or twin.all("error"))  # type: ignore[misc]
+        (olga,), (refused,) = [twin for twin in twins if twin.all("session")], [twin for twin in twins if twin.all("error")]
+        assert refused.all("error")[0]["name"] == "already-hosted"
+        assert await refused.ended() == 1
         ana = await guest(here, "Ana", link)
         ben = await guest(here, "Ben", link)
         await olga.tell("hand-over", name="Ana")
