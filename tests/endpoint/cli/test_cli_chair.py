@@ -21,6 +21,25 @@ async def guest(here: Place, name: str, link: str) -> Program:
     return program
 
 
+async def interrupt(program: Program) -> None:
+    """Ctrl-C, until it has asked whether that is meant, or has ended."""
+    asked = asks(program)
+    program.process.send_signal(signal.SIGINT)
+    async with trio.open_nursery() as nursery:
+
+        async def end() -> None:
+            await program.ended()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(end)
+        await program.until(lambda: asks(program) > asked)
+        nursery.cancel_scope.cancel()
+
+
+def asks(program: Program) -> int:
+    return sum("Ctrl-C again" in said["text"] for said in program.all("note"))
+
+
 async def test_G08_a_guest_that_became_the_organizer_survives_its_death(tmp_path: Path) -> None:
     (servers := tmp_path / "servers").mkdir()
     async with place(tmp_path) as here, run_cluster(servers, ("mcs-1", "mcs-2")) as cluster:
@@ -72,12 +91,12 @@ async def test_G08_a_guest_that_became_the_organizer_survives_its_death(tmp_path
         await cleo.tell("chat", text="we are still here")
         await third.event("chat", text="we are still here")
 
-        third.process.send_signal(signal.SIGINT)
-        await third.until(lambda: any("Ctrl-C again" in said["text"] for said in third.all("note")))
+        await interrupt(third)
         await cleo.tell("chat", text="not over")
         await third.event("chat", text="not over")
-        third.process.send_signal(signal.SIGINT)
-        assert await third.ended() == 0
+        while third.process.returncode is None:  # two that are close together: on a busy machine each may be taken for a first one
+            await interrupt(third)
+        assert third.process.returncode == 0
         for program in (olga, ben, cleo):
             await program.event("ended")
         assert not await trio.Path(book).exists()

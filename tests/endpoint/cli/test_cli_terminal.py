@@ -141,7 +141,8 @@ async def test_output_that_is_no_terminal_is_plain_lines(tmp_path: Path) -> None
     slides.mkdir()
     Image.new("RGB", (64, 36), (10, 120, 200)).save(slides / "1.png")
     async with place(tmp_path) as here:
-        command = [sys.executable, "-P", "-m", "endpoint.cli", "up", "--share", str(slides), "--for", "3"]
+        long_enough = "8"  # to be on air on a busy machine
+        command = [sys.executable, "-P", "-m", "endpoint.cli", "up", "--share", str(slides), "--for", long_enough]
         done = await trio.run_process(
             command, stdin=b"hello\n/who\n/nonsense\n", capture_stdout=True, capture_stderr=True, cwd=tmp_path, env=here.environment()
         )
