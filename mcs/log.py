@@ -12,8 +12,8 @@ Reliable channels take only the next counter of a stream; the others only a risi
 anywhere: the node is new to the session, and the sender has forgotten what was taken elsewhere.
 
 Retention (`mcs.limits`): 0–4 and 10 by age and by bytes per sender, 8 by bytes, 5 by bytes and from the last whole snapshot on, 9 the last
-whole snapshot. A snapshot is whole from its first packet (the one after a LAST) to its LAST without a gap; it is of use while every
-channel-5 packet after its first one is there.
+whole snapshot. A snapshot is whole from its first packet (the one after a LAST, or behind a gap) to its LAST without a gap; it is of use
+while every channel-5 packet after its first one is there.
 """
 
 from collections import OrderedDict, deque
@@ -69,7 +69,7 @@ class Verdict(StrEnum):
     TAKEN = "taken"
     REPEATED = "repeated"
     GAP = "gap"
-    TORN = "snapshot-torn"  # part of a snapshot whose beginning is not here, or that is too large
+    TORN = "snapshot-torn"  # part of a snapshot that is of no use any more, or too large
     STREAMS = "too-many-streams"
 
 
@@ -93,11 +93,6 @@ class Entry:
         self.first = False  # the first packet of a snapshot
         self.gap_after = -1  # channel 5: the index of the packet before the gap in front of this one
         self.gone = False
-
-    @property
-    def local(self) -> bool:
-        """It came from an endpoint's link of this node."""
-        return not self.via
 
 
 class Snapshot:
@@ -404,12 +399,10 @@ class SessionLog:
     def _append_snapshot(self, entry: Entry, known: int, fresh: bool) -> bool:
         screen, stream = self.rings[Queue.SCREEN], entry.stream
         under_way = self.building is not None
-        if not fresh and entry.counter != known + 1:
+        if not fresh and entry.counter != known + 1:  # a presenter stops in the middle only in front of another one, and so does a node
             under_way = False
             self._abandon()
-            self._torn[stream] = entry.local  # another node goes on with the first packet of a snapshot, a sender anywhere
-        elif fresh:
-            self._torn[stream] = entry.local and entry.counter != 0
+            self._torn[stream] = False
         if self._torn.get(stream, False):
             self._torn[stream] = not entry.last
             return False

@@ -509,22 +509,30 @@ def test_a_gap_that_a_snapshot_covers_costs_level_readers_that_snapshot_and_othe
     assert world.dropped == {"screen-gap": 1}
 
 
-def test_a_snapshot_without_its_beginning_is_torn() -> None:
+def test_what_follows_a_gap_is_the_beginning_of_a_snapshot() -> None:
+    """Its presenter's former link, or the relay at its other end, was lost in the middle of one."""
     log = SessionLog()
 
-    def append(counter: int, flags: int = 0, *, local: bool = True) -> Verdict:
+    def append(counter: int, flags: int = 0, via: str = "") -> Verdict:
         body = packet(SESSION, 1, 9, counter, flags=flags)
-        return log.append(parse_packet_untrusted(body), body, 1, 0.0, via="" if local else "b")
+        return log.append(parse_packet_untrusted(body), body, 1, 0.0, via=via)
 
-    assert append(3) is Verdict.TORN  # the node is new: this may be its middle
-    assert append(4, Flag.LAST) is Verdict.TORN
+    def whole() -> tuple[int, int] | None:
+        found = log.snapshot
+        ring = log.rings[Queue.SCREEN]
+        ends = [ring.get(index) for index in (found.first, found.last)] if found else []
+        return (ends[0].counter, ends[1].counter) if ends and ends[0] and ends[1] else None
+
+    assert append(3) is Verdict.TAKEN  # the node is new
+    assert append(4, Flag.LAST) is Verdict.TAKEN
+    assert whole() == (3, 4)
     assert append(5) is Verdict.TAKEN
-    assert append(7) is Verdict.TORN  # one is missing
-    assert append(8, Flag.LAST) is Verdict.TORN
-    assert log.snapshot is None
-    assert append(20, local=False) is Verdict.TAKEN  # another node goes on with a beginning
-    assert append(21, Flag.LAST, local=False) is Verdict.TAKEN
-    assert log.snapshot is not None
+    assert append(8) is Verdict.TAKEN
+    assert append(9, Flag.LAST) is Verdict.TAKEN
+    assert whole() == (8, 9)
+    assert append(20, via="b") is Verdict.TAKEN
+    assert append(21, Flag.LAST, via="b") is Verdict.TAKEN
+    assert whole() == (20, 21)
 
 
 def test_a_snapshot_that_will_never_be_whole_is_wanted_anew(monkeypatch: pytest.MonkeyPatch) -> None:
