@@ -4,9 +4,9 @@
         line.set(delay=0.1, loss=0.05)           each direction; or set("ab", cut=True), set("ba", rate=250_000)
         subprocess.Popen(line.inside("a", "python", …))
 
-The hosts are network namespaces of our own, `NAME-a` (10.77.0.1) and `NAME-b` (10.77.0.2), each with a TUN device. One process holds both
-devices: what it reads from one it writes to the other, later or never. Packets of one direction keep their order. A process enters a
-namespace before it opens its device, and keeps the device after it has left, so nothing needs to stand between the hosts.
+The hosts are network namespaces of this process alone, `NAME-PID-a` (10.77.0.1) and `NAME-PID-b` (10.77.0.2), each with a TUN device. One
+process holds both devices: what it reads from one it writes to the other, later or never. Packets of one direction keep their order. A
+process enters a namespace before it opens its device, and keeps the device after it has left, so nothing needs to stand between the hosts.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ class Line:
     """Two hosts and the line between them. The namespaces are gone at the end."""
 
     def __init__(self, name: str) -> None:
-        self.hosts = {side: f"{name}-{side}" for side in ADDRESSES}
+        self.hosts = {side: f"{name}-{os.getpid()}-{side}" for side in ADDRESSES}
         self._carrier: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ all members and all faults of a scenario, gaps in the time from saying to hearin
 
     kill        SIGKILL of each relay in turn, ten times; it comes back empty after a second
                 kill_lost, kill_doubled; kill_gap_ms_p99, _max: the longest that anything said around the kill was on its way to one member;
+                kill_gap_max_at: which kill that was, of kill_kills; were it always a late one, the meeting's age would count
                 kill_exact_ms_p99: until a member had an exact picture from after the kill
     nats        the same kill for nats-server: nats_kill_lost, nats_kill_gap_ms_p99 (the longest that a client heard nothing)
     stop        SIGSTOP of a relay, and of a member that only listens: stop_detect_s until the last link to it was given up; stop_lost
@@ -247,9 +248,11 @@ def kill(quick: bool) -> dict[str, float]:
                 time.sleep(1.8)
         stage.finish()
         gaps, exact = stage.gaps_ms(moments), stage.exact_ms(moments)
+        worst = [max(stage.gaps_ms([moment])) for moment in moments]
         return {
             "kill_lost": stage.lost(), "kill_doubled": stage.doubled(), "kill_gap_ms_p99": p99(gaps), "kill_gap_ms_max": round(max(gaps), 1),
-            "kill_exact_ms_p99": p99(exact), "kill_packets": stage.count(), "kill_kills": len(moments),
+            "kill_gap_max_at": worst.index(max(worst)) + 1, "kill_exact_ms_p99": p99(exact), "kill_packets": stage.count(),
+            "kill_kills": len(moments),
             "kill_inexact": sum(r["inexact"] for r in stage.reports),
         }  # fmt: skip
 
