@@ -13,7 +13,7 @@ The pointer travels beside the picture: a packet when it has moved, a whole one 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from enum import Enum
 from functools import partial
@@ -44,6 +44,9 @@ STALE: Final = 2.0
 """Seconds after which hands on a screen that has changed in between do not count."""
 REST: Final = 0.3
 """Seconds without motion after which a pointer rests."""
+REST_FOR: Final = 1.0
+HEAR_FOR: Final = 0.02
+"""Seconds: so often, and so long, a source is heard while nothing is shared."""
 WORD_EVERY: Final = 0.25
 """Seconds between two answers to those who want a screen that is not sent."""
 
@@ -168,9 +171,17 @@ class Presenter:
         while not (session.over or (session.may_show and self.started)):
             self._wake = trio.Event()
             if session.may_show:
-                await self._wake.wait()
+                await self._rest(self._wake.wait)
             else:
-                await session.until(lambda: session.may_show or session.over)
+                await self._rest(lambda: session.until(lambda: session.may_show or session.over))
+
+    async def _rest(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait, for a second at most. What the source has to tell meanwhile is heard: else it would gather, and its end be news hours later."""
+        with trio.move_on_after(REST_FOR):
+            await wait()
+            return
+        with trio.move_on_after(HEAR_FOR):
+            await self._source.wait()
 
     async def _share_pointer(self, pointer: PointerSource) -> None:
         """Where the pointer is, while the picture is shared."""
@@ -224,7 +235,7 @@ class Presenter:
         """Wait until something was drawn, somebody lacks the screen, or the state has changed."""
         self._wake = trio.Event()
         if self.on_air is OnAir.PAUSED:
-            await self._wake.wait()
+            await self._rest(self._wake.wait)
             return
         if (self._wanted and trio.current_time() >= self._snapshot_at) or self._encoder.owed:
             await trio.lowlevel.checkpoint()

@@ -7,9 +7,8 @@ the pixels already, or is reported again.
 
 A desktop, a monitor and a region are cut from the root window, which shows whatever is there. A window is taken from its own memory
 (Composite), so that nothing that covers it is shared with it; it must not be of an excluded program, and is black while it is called like one.
-Programs that are excluded are black wherever they stand: where that is, and what the pixels are, is asked under one server grab, so there
-is no moment between the two in which a window could move or appear. A compositor draws windows itself, a little later, and fades those that
-go: where one runs, their places stay black for `LINGER`.
+Programs that are excluded are black wherever they stand, or may still be seen (`x11_hidden`): where that is, and what the pixels are, is
+asked under one server grab, so there is no moment between the two in which a window could move or appear.
 
 Without shared memory (a display on another machine, another IPC namespace) the pixels come through the connection.
 `grab` waits for the server, as any program that draws on it does; a server that hangs holds its presenter up.
@@ -42,14 +41,13 @@ from endpoint.screen.picture import (
 )
 from endpoint.screen.shm import Segment
 from endpoint.screen.x11_display import Display
+from endpoint.screen.x11_hidden import Hidden
 from endpoint.screen.x11_windows import Windows
 
 log = structlog.get_logger()
 
 MANY_RECTS = 12
 """More damaged rectangles than this are fetched as one."""
-LINGER = 1.0
-"""Seconds for which a compositor may go on showing a window where it stood."""
 TRIES = 4
 """A screen that changes its size between question and answer is asked again so often."""
 
@@ -58,7 +56,9 @@ _Z_PIXMAP = 2
 _ALL_PLANES = 0xFFFFFFFF
 _CONFIGURE_NOTIFY = 22
 _DESTROY_NOTIFY, _MAP_NOTIFY = 17, 19
-_STRUCTURE_NOTIFY = 1 << 17
+_LAST_CORE = 36
+"""Events below are the core protocol's."""
+_STRUCTURE_NOTIFY, _SUBSTRUCTURE_NOTIFY = 1 << 17, 1 << 19
 _EVENT_MASK = 1 << 11
 _AUTOMATIC = 0
 _SCREEN_CHANGE = 1
@@ -124,6 +124,7 @@ class X11Source:
         self._composite: Any = None
         self._shm: Any = None  # MIT-SHM, or None where it is refused
         self._windows: Windows | None = None
+        self._secret: Hidden | None = None  # where excluded programs are, if there are any
         self._window = 0  # the one that is shared, or the root
         self._drawable = 0  # where its pixels are
         self._title = ""
@@ -133,8 +134,6 @@ class X11Source:
         self._picture: Picture = blank(1, 1)
         self._rects: list[Rect] = []  # damage reported and not yet fetched, within the picture
         self._hidden: list[Rect] = []  # what is black now
-        self._stood: dict[Rect, float] = {}  # with a compositor: where excluded programs stand or stood, on the display; until when it is black
-        self._clears = math.inf  # when the first place becomes clear where none of them stands any more
         self._whole = True  # nothing fetched yet in this geometry
         self._measure = False  # the geometry may have changed
         self._remapped = False  # the shared window has memory of another kind since it was shown again
@@ -197,9 +196,10 @@ class X11Source:
         while True:
             with self._display.errors():
                 self._drain()
-                if self._rects or self._whole or self._measure or trio.current_time() >= self._clears:
+                clears = self._secret.clears if self._secret else math.inf
+                if self._rects or self._whole or self._measure or trio.current_time() >= clears:
                     return
-            with trio.move_on_at(self._clears):
+            with trio.move_on_at(clears):
                 await self._display.readable()
 
     def grab(self) -> tuple[Picture, list[Rect] | None]:
@@ -249,7 +249,7 @@ class X11Source:
         if self.part.kind == "window":
             found = self._windows.find(self.part.name)
             self._window, self._drawable, self._title = found.id, 0, found.title
-            if self.excluded and self._windows.hides(self.excluded, found.id):
+            if self.excluded and self._windows.programs(self.excluded).own(found.id):
                 raise ScreenError(
                     "window-excluded",
                     f"The window “{found.title}” belongs to a program that is never shown ({', '.join(self.excluded)}). "
@@ -262,7 +262,10 @@ class X11Source:
             randr = display.extension("randr")
             randr.QueryVersion(1, 5).reply()
             randr.SelectInput(display.root, _SCREEN_CHANGE)
-        x.core.ChangeWindowAttributes(self._window, _EVENT_MASK, [_STRUCTURE_NOTIFY])
+        if self.excluded and self.part.kind != "window":
+            self._secret = Hidden(self._windows, self.excluded)
+        mask = _STRUCTURE_NOTIFY | (_SUBSTRUCTURE_NOTIFY if self._secret else 0)
+        x.core.ChangeWindowAttributes(self._window, _EVENT_MASK, [mask])
         self._damage_id = x.generate_id()
         self._damage.CreateChecked(self._damage_id, self._window, _DELTA_RECTANGLES).check()
         self._adopt_geometry()
@@ -294,6 +297,8 @@ class X11Source:
             if isinstance(event, self._display.module("damage").NotifyEvent):
                 area = event.area
                 self._rects.append(Rect(area.x - ox, area.y - oy, area.width, area.height))
+            elif self._secret is not None and kind < _LAST_CORE and getattr(event, "window", self._window) != self._window:
+                self._secret.heard(event, trio.current_time())
             elif kind == _CONFIGURE_NOTIFY and event.window == self._window:
                 self._measure = self._measure or self.part.kind in ("monitor", "region") or (event.width, event.height) != self.geometry
             elif kind == _DESTROY_NOTIFY and event.window == self._window:
@@ -305,18 +310,16 @@ class X11Source:
 
     def _blackened(self) -> list[Rect]:
         """Where excluded programs stand in the picture, or may still be seen."""
-        if not self.excluded or self._windows is None:
-            return []
-        if self.part.kind == "window":  # what it is called may change while it is shared
-            return [Rect(0, 0, *self.geometry)] if self._windows.hides(self.excluded, self._window) else []
-        (ox, oy), size, now = self._origin, self.geometry, trio.current_time()
-        stand = self._windows.hidden(self.excluded)
-        self._stood = {rect: until for rect, until in self._stood.items() if until > now}
-        if self._windows.composited():
-            self._stood |= dict.fromkeys(stand, now + LINGER)
-        self._clears = min((until for rect, until in self._stood.items() if rect not in stand), default=math.inf)
-        placed = (Rect(r.x - ox, r.y - oy, r.width, r.height).clipped(*size) for r in sorted({*stand, *self._stood}))
-        return [rect for rect in placed if rect is not None]
+        width, height = self.geometry
+        if self._secret is not None:
+            self._secret.look()
+            self._drain()  # what happened before the server was grabbed
+            ox, oy = self._origin
+            placed = (Rect(x - ox, y - oy, w, h).clipped(width, height) for x, y, w, h in self._secret.places(trio.current_time()))
+            return [rect for rect in placed if rect is not None]
+        if self.excluded and self._windows is not None and self._windows.programs(self.excluded).own(self._window):
+            return [Rect(0, 0, width, height)]  # what a shared window is called may change
+        return []
 
     def _plan(self, hidden: list[Rect]) -> list[Rect]:
         """What to fetch: the damage within the picture, as one rectangle if that is hardly more."""

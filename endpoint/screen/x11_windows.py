@@ -8,7 +8,7 @@ holds. Asking takes a few round trips, whatever the number of windows; within a 
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from endpoint.screen.picture import Rect, ScreenError
@@ -46,6 +46,20 @@ class Window:
         return wanted in self.kind.casefold().split("\0") or wanted in self.title.casefold()
 
 
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Some programs' windows on the screen: where they stand, with what is in them, and what tells their connections."""
+
+    areas: list[Rect] = field(default_factory=list)
+    windows: frozenset[int] = frozenset()
+    owners: frozenset[int] = frozenset()
+    mask: int = 0
+
+    def own(self, window: int) -> bool:
+        """Whether a window is theirs, or a frame around one of theirs."""
+        return window in self.windows or window & self.mask in self.owners
+
+
 class Windows:
     """Questions about one display. May raise what xcffib raises: call within `Display.errors`."""
 
@@ -54,7 +68,6 @@ class Windows:
         self._core = display.connection.core
         self._owner = ~display.connection.get_setup().resource_id_mask
         self._names = {name: display.atom(name) for name in ("WM_CLASS", "_NET_WM_NAME", "WM_NAME", "WM_TRANSIENT_FOR", "WM_STATE")}
-        self._compositor = display.atom(f"_NET_WM_CM_S{display.connection.pref_screen}")
 
     def monitors(self) -> list[Monitor]:
         """In the order in which the server names them."""
@@ -88,32 +101,25 @@ class Windows:
         there = ", ".join(sorted({f"“{window.title}”" for window in every})) or "none"
         raise ScreenError("no-such-window", f"No window here is called “{name}”. There are: {there}.")
 
-    def hidden(self, names: Sequence[str]) -> list[Rect]:
-        """Where the programs of these names stand, with menus and dialogs."""
-        return [area for area, _ in self._of_programs(names)]
-
-    def hides(self, names: Sequence[str], window: int) -> bool:
-        """Whether this window belongs to one of them."""
-        return any(window in family for _, family in self._of_programs(names))
-
-    def _of_programs(self, names: Sequence[str]) -> list[tuple[Rect, list[int]]]:
-        """What they have on the screen: where it stands, and all that is in it."""
-        tops = self._viewable()
-        families = self._families(tops)
+    def programs(self, names: Sequence[str]) -> Programs:
+        """What the programs of these names have on the screen, menus and dialogs too."""
+        families = self._families(self._viewable())
         facts = self._facts([w for family in families.values() for w in family])
         named = {
             window for window, (title, kind, _, _) in facts.items() if any(Window(window, title, kind, _NOWHERE).is_called(n) for n in names)
         }
-        owners = {window & self._owner for window in named}
-        return [
+        owners = frozenset(window & self._owner for window in named)
+        found = [
             (area, family)
             for area, family in zip(self._areas, families.values(), strict=True)
             if any(w & self._owner in owners or w in named or facts[w][2] in named for w in family)
         ]
+        return Programs([area for area, _ in found], frozenset(w for _, family in found for w in family), owners, self._owner)
 
-    def composited(self) -> bool:
-        """Whether a compositor draws what the root window shows (EWMH: it owns a selection)."""
-        return bool(self._core.GetSelectionOwner(self._compositor).reply().owner)
+    def areas(self, windows: Iterable[int]) -> list[tuple[int, Rect]]:
+        """Where these stand, their borders included; those that are gone left out."""
+        asked = [(window, self._core.GetGeometry(window)) for window in windows]
+        return [(window, area_of(place)) for window, cookie in asked if (place := self._answer(cookie)) is not None]
 
     def _viewable(self) -> list[int]:
         """The root's children that can be seen, the lowest first; `_areas` is where each stands, its border included."""
@@ -124,9 +130,8 @@ class Windows:
             seen, place = self._answer(attributes), self._answer(geometry)
             if seen is None or place is None or seen.map_state != _VIEWABLE or seen._class == _INPUT_ONLY:
                 continue
-            border = 2 * place.border_width
             tops.append(window)
-            self._areas.append(Rect(place.x, place.y, place.width + border, place.height + border))
+            self._areas.append(area_of(place))
         return tops
 
     def _families(self, tops: list[int]) -> dict[int, list[int]]:
@@ -163,6 +168,12 @@ class Windows:
 
 
 _NOWHERE: Final = Rect(0, 0, 0, 0)
+
+
+def area_of(place: Any) -> Rect:
+    """Of a geometry, or an event that tells one: the window with its border."""
+    border = 2 * place.border_width
+    return Rect(place.x, place.y, place.width + border, place.height + border)
 
 
 def _text(raw: Any) -> str:

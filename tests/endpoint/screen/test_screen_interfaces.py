@@ -29,7 +29,7 @@ SMALL = 6
 """Members of an interface, at most, those that enter and leave it included."""
 
 X11 = {"endpoint/screen/x11.py", "endpoint/screen/x11_display.py", "endpoint/screen/x11_pointer.py", "endpoint/screen/x11_touch.py",
-       "endpoint/screen/x11_windows.py", "endpoint/screen/xvfb.py"}  # fmt: skip
+       "endpoint/screen/x11_hidden.py", "endpoint/screen/x11_windows.py", "endpoint/screen/xvfb.py"}  # fmt: skip
 WINDOWS = {"endpoint/screen/window.py", "endpoint/screen/light.py", "endpoint/screen/inbox.py", "endpoint/screen/style.py"}
 EDGES = {"endpoint/cli/share.py", "endpoint/cli/attend.py", "endpoint/cli/panes.py"}
 """Where a program chooses what stands behind an interface. (The demo brings a desktop of its own and draws on it: X11's throughout.)"""
