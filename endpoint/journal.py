@@ -174,7 +174,8 @@ def claimed(path: Path, *, create: bool = True) -> Iterator[Claim | None]:
         yield Claim(path, descriptor)
     finally:
         with suppress(OSError):
-            if not os.fstat(descriptor).st_size and _stands_at(descriptor, path):
+            ours = os.fstat(descriptor)
+            if not ours.st_size and _stands_at(ours, path):
                 path.unlink()  # made for the claim alone
         os.close(descriptor)
 
@@ -190,7 +191,7 @@ def _lock(path: Path, *, create: bool) -> int | None:
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _stands_at(descriptor, path):
+            if _stands_at(os.fstat(descriptor), path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -198,9 +199,9 @@ def _lock(path: Path, *, create: bool) -> int | None:
         os.close(descriptor)  # meanwhile another program has put a newer one into its place, or taken it away
 
 
-def _stands_at(descriptor: int, path: Path) -> bool:
+def _stands_at(file: os.stat_result, path: Path) -> bool:
     with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
+        return os.path.samestat(file, path.stat())
     return False
 
 
@@ -210,6 +211,7 @@ class Journal:
     def __init__(self, path: Path, descriptor: int, sealer: Sealer) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._file = os.fstat(descriptor)
         self._sealer = sealer
 
     @staticmethod
@@ -268,7 +270,7 @@ class Journal:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)  # nothing of it may be taken up again, whatever becomes of its name
             with suppress(OSError):
-                if _stands_at(self._descriptor, self._path):  # another program's may have taken its place
+                if _stands_at(self._file, self._path):  # another program's may have taken its place
                     self._path.unlink()
             self.close()
 
