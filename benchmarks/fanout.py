@@ -8,7 +8,7 @@ a receiver was given; ratios are medians of the rounds' ratios, so a busy machin
     *saturated*   a window of packets in flight, as many as go          *paced*   500 packets a second (150 at 16 KB), one write each
 
     ratio_sat_SIZE, ratio_paced_SIZE    ours ÷ nats-server, 100 receivers; SIZE in bytes of the packet (16384: the largest, 16,376)
-    p50_ratio_paced_1200                the same of the median latency
+    p50_ratio_…, p99_ratio_…            the same of the latency, median and 99th percentile; of ours in microseconds beside it
     c_ratio_sat_1200, c_ratio_paced_1200    ours ÷ C
     scale_1000_over_100                 our cost of a packet at 1,000 receivers ÷ at 100, saturated; us_sat_1200_xN at N receivers
     idle_link_kb, nats_idle_link_kb     memory of a link that is idle, over 2,000 links
@@ -31,7 +31,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import trio
 
@@ -241,14 +241,21 @@ class Bench:
         return number / (cpu(server.pid) - before), found["resumed"]
 
 
+class Run(NamedTuple):
+    """Microseconds: of CPU for each delivered packet, and from saying to hearing."""
+
+    cost: float
+    p50: float
+    p99: float
+
+
 class Load:
     """Links to one server, and runs over them."""
 
     def __init__(self, server: Server, process: subprocess.Popen[bytes], size: int, receivers: int) -> None:
         self.server, self.process, self.size, self.receivers = server, process, size, receivers
 
-    def run(self, *, paced: bool, seconds: float = PACED_SECONDS) -> tuple[float, float]:
-        """Microseconds of CPU for each delivered packet, and the median latency in microseconds."""
+    def run(self, *, paced: bool, seconds: float = PACED_SECONDS) -> Run:
         body = SIZES.get(self.size, self.size)
         rate = RATES.get(self.size, 500.0) if paced else 0.0
         packets = int(rate * seconds) if paced else min(SATURATED_BYTES // body, SATURATED_PACKETS)
@@ -258,7 +265,7 @@ class Load:
         self.server.sent += found["sent"]
         if found["wrong"] or found["complete"] != found["receivers"]:
             raise RuntimeError(f"{self.server.name} did not deliver: {found}")
-        return 1e6 * spent / (found["sent"] * self.receivers), found["p50_us"]
+        return Run(1e6 * spent / (found["sent"] * self.receivers), found["p50_us"], found["p99_us"])
 
     def idle(self, seconds: float) -> float:
         """The server's CPU meanwhile."""
@@ -295,24 +302,23 @@ def wait_for_port(port: int) -> None:
 def compare(bench: Bench, servers: list[Server], size: int, *, paced: bool, rounds: int, figures: dict[str, float]) -> None:
     """All servers in turn, `rounds` times."""
     how = "paced" if paced else "sat"
-    costs: dict[str, list[float]] = {server.name: [] for server in servers}
-    delays: dict[str, list[float]] = {server.name: [] for server in servers}
+    runs: dict[str, list[Run]] = {server.name: [] for server in servers}
     for _ in range(rounds):
         for server in servers:
             with bench.links(server, size, 100) as load:
                 load.run(paced=paced, seconds=0.5)
-                cost, p50 = load.run(paced=paced)
-            costs[server.name].append(cost)
-            delays[server.name].append(p50)
-    for name, found in costs.items():
-        figures[f"{name}_us_{how}_{size}"] = round(statistics.median(found), 3)
-    ours = costs["parley"]
+                runs[server.name].append(load.run(paced=paced))
+    for name, found in runs.items():
+        figures[f"{name}_us_{how}_{size}"] = round(statistics.median(one.cost for one in found), 3)
+    ours = runs["parley"]
     for name, prefix in (("nats", ""), ("c", "c_")):
-        if name in costs and (prefix == "" or size == 1200):
-            figures[f"{prefix}ratio_{how}_{size}"] = round(statistics.median(a / b for a, b in zip(ours, costs[name], strict=True)), 3)
-    if "nats" in delays:
-        key = f"p50_ratio_{how}_{size}"
-        figures[key] = round(statistics.median(a / b for a, b in zip(delays["parley"], delays["nats"], strict=True)), 3)
+        if name in runs and (prefix == "" or size == 1200):
+            figures[f"{prefix}ratio_{how}_{size}"] = round(statistics.median(a.cost / b.cost for a, b in zip(ours, runs[name], strict=True)), 3)
+    for at, which in ((1, "p50"), (2, "p99")):
+        figures[f"{which}_us_{how}_{size}"] = round(statistics.median(one[at] for one in ours))
+        if "nats" in runs:
+            ratios = [a[at] / b[at] for a, b in zip(ours, runs["nats"], strict=True)]
+            figures[f"{which}_ratio_{how}_{size}"] = round(statistics.median(ratios), 3)
 
 
 def scale(bench: Bench, ours: Server, rounds: int, figures: dict[str, float]) -> None:
@@ -321,7 +327,7 @@ def scale(bench: Bench, ours: Server, rounds: int, figures: dict[str, float]) ->
         for receivers in (1, 10, 100, 500, 1000):
             with bench.links(ours, 1200, receivers) as load:
                 load.run(paced=False, seconds=0.5)
-                costs.setdefault(receivers, []).append(load.run(paced=False)[0])
+                costs.setdefault(receivers, []).append(load.run(paced=False).cost)
             time.sleep(1.0)  # for what a link may send at once
     for receivers, found in costs.items():
         figures[f"us_sat_1200_x{receivers}"] = round(statistics.median(found), 3)

@@ -10,14 +10,17 @@ is between two of the segments, which are kept for a while, so that a socket tha
 others read the log by themselves (`mcs.fanout.Reader.pull`): newcomers, readers that resume or want a snapshot, the sender of what is to be
 written and the recipient of what is for one alone, until they have nothing left.
 
-The first packet after a pause goes out at once. Under load segments gather for up to `HOLD` seconds, or until one is full.
+A write to all costs nearly the same for one packet and for some, so there is an allowance of them: one in `HOLD` seconds in the long run,
+`WRITES` at once. While it lasts, every packet goes out at once: what people do never uses it up. In a stream that does, one packet waits for
+the next, for `HOLD` seconds at most, or until a segment is full: of 500 packets a second each third one, for 2 ms.
 """
 
 from collections import deque
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from mcs.bucket import Bucket
 from mcs.fanout import Reader
-from mcs.limits import BURST, HOLD, LOADED, SEGMENT, TRAIL_BYTES
+from mcs.limits import BURST, HOLD, SEGMENT, TRAIL_BYTES, WRITES
 from mcs.log import RING_OF, Entry, Queue, SessionLog
 from wire.ids import Channel
 
@@ -84,8 +87,9 @@ class Feed(Generic[P]):
         self._first = 0  # number of the oldest segment that is kept
         self._kept = 0  # bytes
         self._joining: dict[P, None] = {}  # own readers with nothing left, which the feed has still to catch up with
-        self._written_at = float("-inf")
-        self._packets = 0.0  # that lately came between two writes, smoothed
+        self._allowance = Bucket(1 / HOLD, WRITES, 0.0)  # of writes that need not wait for company
+        self._held_until: float | None = None
+        self._seen = log.seq  # of the log, when it was last asked whether to wait
 
     # --- who stands where ---
 
@@ -171,8 +175,7 @@ class Feed(Generic[P]):
     def spread(self, now: float, *, at_once: bool = False) -> float | None:
         """Write what has come since the last time. Returns when to come again, if it is too early."""
         log = self._log
-        new = log.seq - self.seq
-        if not new:
+        if log.seq == self.seq:
             return None
         if not self.level and not self.trailing:
             self._jump()
@@ -180,11 +183,8 @@ class Feed(Generic[P]):
         if any(at <= ring.last_gone for at, ring in zip(self._cursors, log.rings, strict=True)):
             self._dissolve()
             return None
-        since = now - self._written_at
-        if since < HOLD and not at_once and self._packets >= LOADED and self._pending() < SEGMENT:
-            return self._written_at + HOLD
-        self._packets += (new - self._packets) / 8 if since < 4 * HOLD else -self._packets
-        self._written_at = now
+        if not at_once and self._waits(now):
+            return self._held_until
         segments: list[bytes] = []
         while data := self._gather():
             self._keep(data)
@@ -199,6 +199,20 @@ class Feed(Generic[P]):
         else:
             self._dissolve()
         return None
+
+    def _waits(self, now: float) -> bool:
+        """Whether what has come is held for company (until `_held_until` at most). A packet finds a write in the allowance and takes with it
+        what was held; a timer that did so would write one packet late and save nothing."""
+        came, self._seen = self._log.seq != self._seen, self._log.seq
+        if came and self._allowance.take(1, now):
+            return False
+        if self._held_until is None:
+            self._held_until = now + HOLD
+        if now < self._held_until and self._pending() < SEGMENT:
+            return True
+        if not self._allowance.take(1, now):
+            self._allowance.empty()
+        return False
 
     def _pending(self) -> int:
         """Bytes, those for single readers counted in."""
@@ -301,6 +315,7 @@ class Feed(Generic[P]):
 
     def _caught_up(self) -> None:
         self.seq = self._log.seq
+        self._held_until = None
         for port in list(self._joining):
             if port.reader.settled and not port.blocked and not port.closing:
                 self._join(port)

@@ -67,9 +67,9 @@ BURST: Final = 8
 TRAIL_BYTES: Final = 512 * 1024
 """Segments that are kept for readers whose socket is full for a moment. Who is further behind reads the log by itself, and skips."""
 HOLD: Final = 0.003
-"""Under load segments gather for so long."""
-LOADED: Final = 2.0
-"""Packets that come between two writes on average, from which on it is load."""
+"""So long may a packet for all wait for others; and one write to all in so long need not wait."""
+WRITES: Final = 16.0
+"""Writes to all that need not wait, at once."""
 
 # --- slow readers ---
 OWED_BYTES: Final = 4 * MIB

@@ -120,23 +120,62 @@ def test_level_readers_are_written_the_same_bytes_in_records() -> None:
     assert net.ports[1] not in session.feed.level  # who sent it does not get it
 
 
-def test_the_first_packet_goes_at_once_and_under_load_they_gather() -> None:
+def pace(net: Net, packets: int, every: float) -> list[int]:
+    """A packet every so often, and for each whether it went out when it came: how many are missing at a reader behind each."""
+    missing = []
+    for _ in range(packets):
+        again = net.relays["a"].fan_out(net.now)
+        end = net.now + every
+        while again is not None and again < end:  # the pump comes again in time
+            net.now = again
+            again = net.relays["a"].fan_out(net.now)
+        net.now = end
+        net.send(1, Channel.CHAT)
+        net.relays["a"].fan_out(net.now)
+        missing.append(net.counters[1, 0, Channel.CHAT] - len(counters(net.ports[3], Channel.CHAT)))
+    return missing
+
+
+def test_what_people_do_never_waits() -> None:
+    net, _ = meeting()
+    assert not any(pace(net, 500, 1.01 * limits.HOLD))
+    assert not any(pace(net, int(limits.WRITES) - 1, 0.0))  # as many at once
+    turn(net, (limits.WRITES + 1) * limits.HOLD)
+    assert not any(pace(net, int(limits.WRITES), 0.0))
+
+
+def test_of_a_steady_stream_a_third_waits_for_the_next_packet() -> None:
+    net, _ = meeting()
+    pace(net, 100, limits.HOLD / 1.5)
+    found = pace(net, 300, limits.HOLD / 1.5)
+    assert set(found) == {0, 1}  # never two in a row
+    assert sum(found) == pytest.approx(100, abs=2)
+    turn(net, limits.HOLD)
+    assert len(counters(net.ports[3], Channel.CHAT)) == 400  # the last one has waited long enough
+    turn(net, 2 * limits.HOLD)
+    assert pace(net, 1, 0.0) == [0]
+
+
+def test_under_load_packets_gather_for_a_while_or_until_a_segment_is_full() -> None:
     net, session = meeting()
-    net.send(1, Channel.CHAT)
-    turn(net, 0.0)
-    assert counters(net.ports[3], Channel.CHAT) == [0]
-    for _ in range(20):
-        for _ in range(10):
-            net.send(1, Channel.CHAT)
-        turn(net, limits.HOLD)
+    for _ in range(int(limits.WRITES)):
+        net.send(1, Channel.CHAT)
+        turn(net, 0.0)
     seen = len(counters(net.ports[3], Channel.CHAT))
     net.send(1, Channel.CHAT)
     again = net.relays["a"].fan_out(net.now)
-    assert len(counters(net.ports[3], Channel.CHAT)) == seen
-    assert again is not None
     assert again == pytest.approx(net.now + limits.HOLD)
+    assert net.relays["a"].fan_out(net.now + limits.HOLD / 2) == again  # a turn for something else
+    assert len(counters(net.ports[3], Channel.CHAT)) == seen
     assert net.relays["a"].fan_out(again) is None
     assert len(counters(net.ports[3], Channel.CHAT)) == seen + 1
+    sent = 0
+    while len(counters(net.ports[3], Channel.CHAT)) == seen + 1:
+        net.send(1, Channel.CHAT)
+        net.relays["a"].fan_out(again)
+        sent += 1
+    assert sent > 10
+    assert len(counters(net.ports[3], Channel.CHAT)) == seen + 1 + sent
     assert session.feed.level
 
 
