@@ -7,12 +7,13 @@ ports: what the session needs of a link (`EndpointPort`, `NodePort`).
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from mcs.admission import Admission
 from mcs.bucket import Bucket
 from mcs.fanout import Reader, Screen
 from mcs.feed import Feed, Group, Port
+from mcs.gaps import Gaps
 from mcs.limits import (
     ANSWER_WITHIN,
     ASK_AGAIN,
@@ -20,7 +21,6 @@ from mcs.limits import (
     END_GRACE,
     END_WITHIN,
     IDLE_LOG,
-    LOST_AFTER,
     OWED_BYTES,
     OWED_FOR,
     READER_PATIENCE,
@@ -96,14 +96,6 @@ class Source:
         self.asked_at = float("-inf")  # when it was last asked again because of a gap
 
 
-class Gap(NamedTuple):
-    """What is missing of a reliable stream. What comes behind it is not taken."""
-
-    since: float
-    after: int  # the last counter that is here
-    lowest: int  # of those that came behind it
-
-
 class Session:
     """Owned by the relay; all fields change only in its calls."""
 
@@ -123,7 +115,7 @@ class Session:
         self._moved: dict[ParticipantId, float] = {}  # whose presence changed since it was last said, and when
         self._taken: dict[ParticipantId, set[Stream]] = {}  # what is to be acknowledged
         self.waiting: dict[ParticipantId, float] = {}  # senders over their share, since when
-        self._gaps: dict[Stream, Gap] = {}  # what other nodes are asked for
+        self._gaps = Gaps()  # what other nodes are asked for
         self.unheard: set[ParticipantId] = set()  # links whose packets were dropped while nobody could say that they are admitted
         self.wants = Wants()
         self.floods: dict[ParticipantId, Bucket] = {}  # what each may still send here; owned by its links, and a new link changes nothing
@@ -354,33 +346,17 @@ class Session:
         self.feed.behind(port, missed)
 
     def gap(self, stream: Stream, counter: int, now: float) -> bool:
-        """A packet leaves a gap: ask the neighbours. True once it has stood for so long that it counts as lost; go on then.
-
-        What came behind it is not here either, and is brought again from the lowest on: that one decides, not what is said meanwhile. But if
-        whoever had it is gone, any does."""
+        """A packet leaves a gap: ask the neighbours. True once it has stood for so long that it counts as lost; go on then."""
         self._noted = None
-        self._judge_gap(stream, now)
-        gap = self._gaps.get(stream) or Gap(now, self.log.have.last(stream), counter)
-        self._gaps[stream] = gap._replace(lowest=min(gap.lowest, counter))
-        if now - gap.since < (LOST_AFTER if counter <= gap.lowest else 2 * LOST_AFTER):
+        if not self._gaps.met(stream, counter, self.log.have, now):
             self._ask_again(now)
             return False
-        del self._gaps[stream]
         self.log.have.jump(stream, counter - 1)
         for port in self.all_ports():
             if stream.recipient in (0, port.participant) and port.participant != stream.sender and port.reader.started:
                 port.send(Lost([(*stream, counter - 1)]))
         self.dropped["lost"] += 1
         return True
-
-    def _judge_gap(self, stream: Stream, now: float) -> None:
-        """It is filled, or stands anew if some of it has come."""
-        gap, last = self._gaps.get(stream), self.log.have.last(stream)
-        if gap is not None and last != gap.after:
-            if last >= gap.lowest:
-                del self._gaps[stream]
-            else:
-                self._gaps[stream] = Gap(now, last, gap.lowest)
 
     def _ask_again(self, now: float) -> None:
         """For what is missing here."""
@@ -582,9 +558,7 @@ class Session:
             self.log.expire(now, min((*following, self.feed.floors()[Queue.SCREEN])))
         for port in list(self.all_ports()):
             self._judge(port, now)
-        for stream in list(self._gaps):
-            self._judge_gap(stream, now)
-        if any(now - gap.since < 3 * LOST_AFTER for gap in self._gaps.values()):  # for longer: nobody brings what came behind it
+        if self._gaps.asking(self.log.have, now):
             self._ask_again(now)
         self._want_again(now)
         if now - self.used_at >= IDLE_LOG and not self.carriers and not self.admission.ended:
