@@ -59,6 +59,7 @@ class Pane:
             **os.environ,
             "PYGAME_HIDE_SUPPORT_PROMPT": "1",
             "SDL_VIDEO_X11_NET_WM_BYPASS_COMPOSITOR": "0",
+            "SDL_FRAMEBUFFER_ACCELERATION": "0",  # OpenGL gains nothing for pictures of ours, and draws beside the mark when a size changes
             "SDL_MOUSE_FOCUS_CLICKTHROUGH": "1",  # the click that brings the focus counts: whoever presses "pause" does not press twice
         }
         if self._display:

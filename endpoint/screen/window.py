@@ -26,7 +26,6 @@ BAR_HEIGHT: Final = 34
 SETTLE_MS: Final = 150
 """After so long without news a picture that was made smaller is drawn anew as a whole: parts of it meet with seams."""
 NOTICE_S: Final = 4.0
-TURN_S: Final = 0.4
 LARGEST: Final = 0.9
 """Of the display that a new window may take."""
 STATES: Final[dict[str, tuple[str, tuple[int, int, int]]]] = {
@@ -77,10 +76,9 @@ class Window:
         self.offset = [0, 0]  # of the view over a picture that is larger
         self.notice = ""
         self.notice_until = 0.0
-        self.turned = 0.0  # when full screen began or ended
         self.held: dict[int, int] = {}  # keys that went out, by SDL's key
         self.screen = pygame.display.set_mode((960, 600), pygame.RESIZABLE)
-        self.windowed = self.screen.get_size()
+        self.window = pygame.Window.from_display_module()  # to set another mode would make another window, elsewhere
         self.sized = False  # fitted to the first picture
         pygame.key.set_repeat(0)
 
@@ -127,9 +125,10 @@ class Window:
         width, height = size[0], size[1] + BAR_HEIGHT
         shrink = min(1.0, most_x / width, most_y / height)
         side = max(480, int(width * shrink)), max(320, int(height * shrink))
-        self.screen = pygame.display.set_mode(side, pygame.RESIZABLE)
         desktop = pygame.display.get_desktop_sizes()[0]
-        pygame.display.set_window_position((max(0, (desktop[0] - side[0]) // 2), max(0, (desktop[1] - side[1]) // 2)))
+        self.window.size = side
+        self.window.position = max(0, (desktop[0] - side[0]) // 2), max(0, (desktop[1] - side[1]) // 2)
+        self.screen = pygame.display.get_surface() or self.screen
 
     @property
     def live(self) -> bool:
@@ -343,16 +342,13 @@ class Window:
             self.out(told=f"The picture is saved as {path}")
 
     def fullscreen(self) -> None:
-        if time.monotonic() - self.turned < TURN_S:  # a held key is said again when the window comes back
-            return
-        self.turned = time.monotonic()
         self.full = not self.full
         self.bar = not self.full
         if self.full:
-            self.windowed = self.screen.get_size()
-            self.screen = pygame.display.set_mode((0, 0), pygame.FULLSCREEN)
+            self.window.set_fullscreen(desktop=True)
         else:
-            self.screen = pygame.display.set_mode(self.windowed, pygame.RESIZABLE)
+            self.window.set_windowed()
+        self.screen = pygame.display.get_surface() or self.screen
 
     def key(self, event: pygame.event.Event) -> bool:
         """A key was pressed; False: the window closes."""

@@ -1,5 +1,7 @@
 """The viewer's window and the on-air window on a real X server: exact pixels, hands, and what is clicked."""
 
+import os
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from endpoint.screen.viewer import Caption
 from endpoint.screen.window import STATES
 from endpoint.screen.x11 import X11Source
 from endpoint.screen.x11_touch import X11Touch
+from endpoint.screen.x11_windows import Window, Windows
 from endpoint.screen.xvfb import xvfb_desktop
 from endpoint.watch import Showing
 from tests.needs import needs
@@ -77,7 +80,7 @@ async def test_G02_the_window_shows_every_pixel_and_reports_hands_while_they_are
 
 
 async def test_G02_a_picture_larger_than_its_window_by_keyboard(display: str, tmp_path: Path) -> None:
-    """Actual size, moved with the arrows, and back. (Full screen is the window manager's, and there is none here.)"""
+    """Actual size, moved with the arrows, and back."""
     picture = blank(1600, 1200)
     picture[:, :, :3] = np.random.default_rng(2).integers(0, 256, (1200, 1600, 3), np.uint8)
     viewer = WindowViewer(tmp_path, lambda event: None, display=display)
@@ -111,6 +114,76 @@ async def test_G02_a_picture_larger_than_its_window_by_keyboard(display: str, tm
         nursery.cancel_scope.cancel()
     viewer.close()
     viewer.show(picture, [Rect(0, 0, 1, 1)])  # one more may come while the session takes its leave
+
+
+async def test_G02_full_screen_and_back_with_whole_pixels_whatever_the_size(display: str, tmp_path: Path) -> None:
+    """With a window manager: F11 there and back, Escape back, another size by the manager's hand; every pixel stays a whole square."""
+    needs("openbox", package="openbox")
+    picture = blank(160, 100)
+    picture[:, :, :3] = np.random.default_rng(3).integers(0, 256, (100, 160, 3), np.uint8)
+    viewer = WindowViewer(tmp_path, lambda event: None, display=display)
+    manager = await trio.lowlevel.open_process(["openbox"], env={**os.environ, "DISPLAY": display}, stderr=subprocess.DEVNULL)
+    try:
+        async with trio.open_nursery() as nursery, X11Source(display) as screen, X11Touch(display) as touch:
+            windows = Windows(screen._display)
+
+            def window() -> Window | None:
+                return next((each for each in windows.all() if each.title.endswith("– Parley")), None)
+
+            def stands() -> Rect:
+                """Where the picture's room and bar are, without the manager's frame."""
+                found, core = window(), screen._connection.core
+                assert found is not None
+                at = core.TranslateCoordinates(found.id, screen._display.root, 0, 0).reply()
+                size = core.GetGeometry(found.id).reply()
+                return Rect(at.dst_x, at.dst_y, size.width, size.height)
+
+            def shows(times: int, room: Rect) -> bool:
+                """The whole picture in the middle of it, each pixel as a square of so many."""
+                large = picture.repeat(times, axis=0).repeat(times, axis=1)
+                height, width = large.shape[:2]
+                left, top = room.x + (room.width - width) // 2, room.y + (room.height - height) // 2
+                return np.array_equal(screen.grab()[0][top : top + height, left : left + width], large)
+
+            def windowed(times: int) -> bool:
+                x, y, width, height = stands()
+                return shows(times, Rect(x, y, width, height - 34))
+
+            def focused() -> bool:
+                found = window()
+                return found is not None and screen._connection.core.GetInputFocus().reply().focus == found.id
+
+            async def press(keysym: int) -> None:
+                await eventually(focused)
+                for down in (True, False):
+                    await touch.act(Key(keysym, down))
+
+            nursery.start_soon(viewer.run)
+            viewer.show(picture, [Rect(0, 0, 160, 100)])
+            viewer.caption(Caption("Meeting", "Ana", "live", "operator-proof"))
+            await eventually(lambda: window() is not None and windowed(2))
+            before, whole = stands(), Rect(0, 0, 1000, 700)
+            for leave in (0xFFC8, 0xFF1B):  # F11, Escape
+                await press(0xFFC8)
+                await eventually(lambda: stands() == whole and shows(6, whole))
+                await press(ord("1"))
+                await eventually(lambda: shows(1, whole))
+                await press(ord("0"))
+                await eventually(lambda: shows(6, whole))
+                await press(leave)
+                await eventually(lambda: stands() == before and windowed(2))
+            found = window()
+            assert found is not None
+            screen._connection.core.ConfigureWindow(found.id, 12, [820, 560])
+            await eventually(lambda: stands()[2:] == (820, 560) and windowed(5))
+            picture[20:40, 30:60, :3] = 9
+            viewer.show(picture, [Rect(30, 20, 30, 20)])
+            await eventually(lambda: windowed(5))
+            nursery.cancel_scope.cancel()
+    finally:
+        manager.kill()
+        await manager.wait()
+        viewer.close()
 
 
 async def test_G02_every_state_is_told_over_the_picture(display: str, tmp_path: Path) -> None:
