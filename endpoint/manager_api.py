@@ -9,7 +9,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from hashlib import sha256
 from http.client import HTTPException
@@ -49,8 +49,8 @@ class Scheduled:
     meeting: MeetingId
     invite: str = field(repr=False)
     title: str
-    site: str = ""
-    """Where its link leads: the address of the pages, which need not be the API's. "" if that was not asked."""
+    site: str
+    """Where its link leads: the address of the pages, which need not be the API's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class ManagerApi:
         """Give a meeting that was scheduled on the manager's site its key."""
         key = base64.urlsafe_b64encode(meeting_key).rstrip(b"=").decode()
         made = await self._call("PUT", f"/api/v1/meetings/{meeting}/key", json.dumps({"meeting_key": key}).encode())
-        return _read(lambda: _of_the_site(made))
+        return _read(lambda: _scheduled(made))
 
     async def open(self, meeting: MeetingId) -> Ticket:
         """The organizer's ticket; opens the session, or comes back into it."""
@@ -242,23 +242,18 @@ def solve(challenge: str, bits: int) -> str:
 
 
 def _scheduled(made: Any) -> Scheduled:
-    """Raises KeyError, TypeError, ValueError, OverflowError for what no link can be made of."""
+    """Raises KeyError, TypeError, ValueError, OverflowError for what no link can be made of; a link that is not this meeting's, or would
+    upset a terminal, is none."""
     meeting, invite = int(made["meeting_id"]), str(made["invite"])
     if meeting not in MEETING_IDS or len(bytes.fromhex(invite)) != 8 or invite != bytes.fromhex(invite).hex():
         raise ValueError("no meeting")
-    return Scheduled(MeetingId(meeting), invite, str(made["title"]))
-
-
-def _of_the_site(made: Any) -> Scheduled:
-    """With the site of its link. Raises as `_scheduled`; a link that is not this meeting's, or would upset a terminal, is no link."""
-    scheduled = _scheduled(made)
     try:
         link = parse_invitation_untrusted(made["link"] if isinstance(made["link"], str) else "")
     except MalformedLink:
         raise ValueError("no link") from None
-    if (link.meeting, link.invite) != (scheduled.meeting, scheduled.invite) or not is_site(link.site) or link.site != clean_line(link.site):
+    if (link.meeting, link.invite) != (meeting, invite) or not is_site(link.site) or link.site != clean_line(link.site):
         raise ValueError("no link of this meeting")
-    return replace(scheduled, site=link.site)
+    return Scheduled(MeetingId(meeting), invite, str(made["title"]), link.site)
 
 
 def _read(reading: Callable[[], T]) -> T:

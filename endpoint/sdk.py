@@ -65,7 +65,8 @@ async def schedule(site: str, title: str, *, ca: Path, key: str, password: str |
     chosen = new_password() if password is None else password
     async with ManagerApi.connect(site, ca, key) as api:
         made = await api.schedule(clean_line(title)[:MAX_TITLE], signing.public, when)
-    return Meeting(invitation_for(made.meeting, site, made.invite, chosen, signing.public), clean_line(made.title), signing.seed, site)
+    pages = made.site if made.site.startswith("https://") else site  # or they are for the manager's own machine alone
+    return Meeting(invitation_for(made.meeting, pages, made.invite, chosen, signing.public), clean_line(made.title), signing.seed, site)
 
 
 async def adopt(invitation: Invitation, site: str, *, ca: Path, key: str) -> Meeting:

@@ -21,6 +21,8 @@ from net.pki import create_ca, enrol
 from wire.ids import MeetingId, SessionId
 
 MEETING = MeetingId(123456789)
+SHOWN: dict[str, object] = {"meeting_id": MEETING, "invite": "0123456789abcdef", "title": "Weekly"}
+LINK = f"https://meet.example/j/{MEETING}/0123456789abcdef"
 TICKET: dict[str, Any] = {
     "session": "0123456789abcdef",
     "participant": 7,
@@ -160,7 +162,7 @@ async def test_a_manager_that_asks_for_too_much_work_gets_none(manager: Manager,
 
 async def test_a_time_and_a_repetition_are_the_managers_to_judge(manager: Manager) -> None:
     for _ in range(2):
-        manager.will(201, {"meeting_id": MEETING, "invite": "0123456789abcdef", "title": "Weekly"})
+        manager.will(201, SHOWN | {"link": LINK})
     async with ManagerApi.connect(manager.site, manager.ca, "key") as api:
         await api.schedule("Weekly", bytes(32), When("2030-03-01T15:00", "Europe/Paris", 45, "week", 20))
         await api.schedule("Weekly", bytes(32), When("2030-03-01T15:00", "UTC"))
@@ -171,12 +173,12 @@ async def test_a_time_and_a_repetition_are_the_managers_to_judge(manager: Manage
 
 
 async def test_scheduling_and_looking_up(manager: Manager) -> None:
-    manager.will(200, {"meeting_id": MEETING, "invite": "0123456789abcdef", "title": "Weekly"})
+    manager.will(200, SHOWN | {"link": LINK})
     manager.will(200, {"meetings": [{"meeting_id": MEETING, "session": "00000000000000ff"}, {"meeting_id": 987654321, "session": None}]})
     manager.will(200, {"meetings": []})
     async with ManagerApi.connect(manager.site + "/", manager.ca, "key") as api:
         made = await api.schedule("Weekly", bytes(32))
-        assert (made.meeting, made.invite, made.title) == (MEETING, "0123456789abcdef", "Weekly")
+        assert (made.meeting, made.invite, made.title, made.site) == (MEETING, "0123456789abcdef", "Weekly", "https://meet.example")
         assert "0123456789abcdef" not in repr(made)
         assert await api.running_session(MEETING) == 0xFF
         assert await api.running_session(MEETING) is None
@@ -238,7 +240,6 @@ async def test_any_answer_that_is_none_is_named(manager: Manager, body: bytes) -
                 await call()
 
 
-SHOWN: dict[str, object] = {"meeting_id": MEETING, "invite": "0123456789abcdef", "title": "Weekly"}
 ODD_LINKS: dict[str, object] = {
     "none": None,
     "number": 7,
@@ -254,17 +255,18 @@ ODD_LINKS: dict[str, object] = {
 
 
 async def test_a_key_set_tells_where_the_pages_are(manager: Manager) -> None:
-    manager.will(200, SHOWN | {"link": f"https://meet.example/j/{MEETING}/0123456789abcdef"})
+    manager.will(200, SHOWN | {"link": LINK})
     async with ManagerApi.connect(manager.site, manager.ca, "key") as api:
         assert (await api.set_key(MEETING, bytes(32))).site == "https://meet.example"
 
 
 @pytest.mark.parametrize("link", ODD_LINKS.values(), ids=ODD_LINKS)
 async def test_a_link_that_is_another_meetings_or_none_is_not_shown(manager: Manager, link: object) -> None:
-    manager.will(200, SHOWN | {"link": link})
     async with ManagerApi.connect(manager.site, manager.ca, "key") as api:
-        with pytest.raises(ManagerUnreachable, match="something else than was asked"):
-            await api.set_key(MEETING, bytes(32))
+        for call in (lambda: api.set_key(MEETING, bytes(32)), lambda: api.schedule("Weekly", bytes(32))):
+            manager.will(200, SHOWN | {"link": link})
+            with pytest.raises(ManagerUnreachable, match="something else than was asked"):
+                await call()
 
 
 @pytest.mark.parametrize("body", [*ODD_BODIES[4:9], b'{"name": 7, "title": ["x"]}'], ids=repr)

@@ -45,6 +45,19 @@ async def test_G01_a_meeting_of_the_site_is_adopted_by_the_endpoint_that_hosts_i
 
 
 @pytest.mark.parametrize(
+    ("pages", "shown"), [("https://meet.example.org", True), ("http://localhost:8080", False)], ids=["public", "here-alone"]
+)
+async def test_G01_the_link_of_a_meeting_leads_guests_to_the_pages(manage: Manage, pages: str, shown: bool) -> None:
+    """Unless nobody reaches them from another machine: then to the API, as `parley join` takes it."""
+    async with manage(site=pages) as manager:
+        api = f"https://localhost:{manager.api_port}"
+        key = str((await manager.add_organizer())["authorization"]).removeprefix("Bearer ")
+        made = await sdk.schedule(api, "Harbour", ca=manager.pki.ca, key=key)
+        assert (made.invitation.site, made.manager) == (pages if shown else api, api)
+        assert made.invitation.badge is Badge.OPERATOR_PROOF
+
+
+@pytest.mark.parametrize(
     "fragment", [".", "words", "words.abc", "%ff.", "x" * 300 + "."], ids=["bare-dot", "no-dot", "short", "no-utf8", "long"]
 )
 def test_half_links_are_refused(fragment: str) -> None:
