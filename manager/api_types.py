@@ -61,9 +61,6 @@ class PasskeyAnswer(Takes, frozen=True, forbid_unknown_fields=True):
 
 class SignUp(Takes, frozen=True, forbid_unknown_fields=True):
     email: Text
-    name: Text
-    password: Password
-    zone: Text = "UTC"
     language: Text = "en"
 
 
@@ -77,12 +74,6 @@ class Accept(Takes, frozen=True, forbid_unknown_fields=True):
     link: Text
     name: Text
     password: Password
-    zone: Text = "UTC"
-    language: Text = "en"
-
-
-class Confirm(Takes, frozen=True, forbid_unknown_fields=True):
-    link: Text
     zone: Text = "UTC"
     language: Text = "en"
 

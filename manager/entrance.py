@@ -143,21 +143,24 @@ class Entrance:
 
     # accounts that come into being
 
-    async def sign_up(self, email: str, name: str, password: str, address: str, *, zone: str = "UTC", language: str = "en") -> None:
-        """A letter goes to the address; `confirm` makes the account. Raises `SignUpClosed`, `Throttled`, `RequestMalformed` (its fields)."""
+    async def sign_up(self, email: str, address: str, *, language: str = "en") -> None:
+        """A letter goes to the address; `accept` makes the account. Raises `SignUpClosed`, `Throttled`, `RequestMalformed` (its fields)."""
         self._charge(address)
         if not (await self.policy()).sign_up:
             raise SignUpClosed
-        email, name, password = _checked(email, name, password)
-        accounts.clean_language(language)
-        verifier = await self._hashing.make_verifier(password)
+        check = Fields()
+        with check("email"):
+            email = accounts.clean_email(email)
+        with check("language"):
+            accounts.clean_language(language)
+        check.finish()
         asked = trio.current_time()
-        bits = await self._store.write(_sign_up, email, name, verifier, self._clock())
+        bits = await self._store.write(_sign_up, email, self._clock())
         if bits is None:
             letter = account_letter("exists", language, email, site=self._site, link=f"{self._site}/sign-in")
         else:
-            link = links.address_of(self._site, Purpose.CONFIRM, bits)
-            letter = account_letter(Purpose.CONFIRM, language, email, site=self._site, link=link, name=name)
+            link = links.address_of(self._site, Purpose.SIGN_UP, bits)
+            letter = account_letter(Purpose.SIGN_UP, language, email, site=self._site, link=link)
         self._post_quietly(letter)
         await trio.sleep_until(asked + ANSWERED_AFTER)
 
@@ -168,18 +171,13 @@ class Entrance:
     async def accept(
         self, text: str, name: str, password: str, address: str, agent: str = "", *, zone: str = "UTC", language: str = "en"
     ) -> SignedIn:
-        """Take up an invitation: an account with this password, signed in. Raises `LinkWorthless`, `RequestMalformed` (its fields)."""
+        """Take up an invitation or a sign-up: an account with this password, signed in. Raises `LinkWorthless`, `AccountExists`,
+        `RequestMalformed` (its fields)."""
         bits = links.parse_link_untrusted(text)
         link = await self._store.look(links.find_link, bits, self._clock())
         _, name, password = _checked(link.email, name, password)
         verifier = await self._hashing.make_verifier(password)
         return _signed_in(await self._store.write(_accept, bits, name, verifier, zone, language, address, agent, self._clock()))
-
-    async def confirm(self, text: str, address: str, agent: str = "", *, zone: str = "UTC", language: str = "en") -> SignedIn:
-        """The address of a sign-up is real: an account, signed in. Raises `LinkWorthless`, `AccountExists`, and `SignInNeeded` for the new
-        address of an account that there is already: see `confirm_email`."""
-        bits = links.parse_link_untrusted(text)
-        return _signed_in(await self._store.write(_confirm, bits, zone, language, address, agent, self._clock()))
 
     async def confirm_email(self, caller: Caller, text: str) -> SignedIn:
         """The caller's new address is real. Who has the mailbox alone is not let in: the address may have been mistyped.
@@ -331,30 +329,22 @@ def _sign_out(db: Connection, caller: Caller, login: int, now: float) -> None:
         audit.record(db, caller.by, "sign-out", f"account {caller.account.id}", now)
 
 
-def _sign_up(db: Connection, email: str, name: str, verifier: str, now: float) -> Hidden | None:
+def _sign_up(db: Connection, email: str, now: float) -> Hidden | None:
     """None: there is an account. The same writes either way."""
     exists = accounts.account_by_email(db, email) is not None
-    bits = links.make_link(db, Purpose.CONFIRM, email, now, name=name, verifier=verifier)
+    bits = links.make_link(db, Purpose.SIGN_UP, email, now)
     if exists:
-        links.use_link(db, bits, now, Purpose.CONFIRM)
+        links.use_link(db, bits, now, Purpose.SIGN_UP)
     return None if exists else bits
 
 
 def _accept(
     db: Connection, bits: Hidden, name: str, verifier: str, zone: str, language: str, address: str, agent: str, now: float
 ) -> tuple[Hidden, Caller]:
-    link = links.use_link(db, bits, now, Purpose.INVITE)
+    link = links.use_link(db, bits, now, Purpose.INVITE, Purpose.SIGN_UP)
     account = accounts.add_account(db, link.email, name, link.role, now, verifier=verifier, zone=zone, language=language)
-    audit.record(db, By(account.id, address), "account-made", f"account {account.id}", now, f"invited as {link.role}")
-    return signin.begin(db, account, False, address, agent, now)
-
-
-def _confirm(db: Connection, bits: Hidden, zone: str, language: str, address: str, agent: str, now: float) -> tuple[Hidden, Caller]:
-    link = links.use_link(db, bits, now, Purpose.CONFIRM, Purpose.EMAIL)
-    if link.purpose is Purpose.EMAIL:
-        raise SignInNeeded
-    account = accounts.add_account(db, link.email, link.name, link.role, now, verifier=link.verifier, zone=zone, language=language)
-    audit.record(db, By(account.id, address), "account-made", f"account {account.id}", now, "signed up")
+    how = "signed up" if link.purpose is Purpose.SIGN_UP else f"invited as {link.role}"
+    audit.record(db, By(account.id, address), "account-made", f"account {account.id}", now, how)
     return signin.begin(db, account, False, address, agent, now)
 
 

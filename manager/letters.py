@@ -15,9 +15,10 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "Your account on {host}",
             "Hello{name},\n\nan account on {host} is waiting for you. Choose a password here, within seven days:\n\n{link}\n",
         ),
-        "confirm": (
-            "Confirm your e-mail address",
-            "Hello{name},\n\nplease confirm your new account on {host} within a day:\n\n{link}\n\nIf this was not you, do nothing.\n",
+        "sign-up": (
+            "Your account on {host}",
+            "Hello{name},\n\nchoose name and password of your new account on {host} here, within a day:\n\n{link}\n\n"
+            "If this was not you, do nothing.\n",
         ),
         "email": (
             "Confirm your new e-mail address",
@@ -49,9 +50,9 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, str]]]] = {
             "Votre compte sur {host}",
             "Bonjour{name},\n\nun compte vous attend sur {host}. Choisissez un mot de passe ici, d'ici sept jours :\n\n{link}\n",
         ),
-        "confirm": (
-            "Confirmez votre adresse e-mail",
-            "Bonjour{name},\n\nveuillez confirmer votre nouveau compte sur {host} d'ici un jour :\n\n{link}\n\n"
+        "sign-up": (
+            "Votre compte sur {host}",
+            "Bonjour{name},\n\nchoisissez ici le nom et le mot de passe de votre nouveau compte sur {host}, d'ici un jour :\n\n{link}\n\n"
             "Si ce n'était pas vous, ne faites rien.\n",
         ),
         "email": (

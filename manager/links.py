@@ -3,14 +3,17 @@
 A link is 256 random bits; the store has its SHA-256. They stand behind the `#` of an address, which browsers send to no server; the page
 there posts them. Each counts once, and a new one voids the older ones of its purpose and address.
 
-    /welcome#BITS   choose name and password for the account that somebody invited        `invite`
-    /confirm#BITS   the address of a sign-up, or a new address, is real                    `confirm`, `email`: that one, signed in
+    /welcome#BITS   choose name and password: of an account that somebody invited          `invite`
+                    or of one that somebody asked for                                      `sign-up`
+    /confirm#BITS   an account's new address is real, while it is signed in                `email`
     /reset#BITS     choose a new password                                                  `reset`
+
+Whoever asks for an account says an address and nothing else: a password that was chosen before the mailbox has spoken would be anybody's.
 """
 
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -28,19 +31,19 @@ DAY: Final = 86_400.0
 
 class Purpose(StrEnum):
     INVITE = "invite"
-    CONFIRM = "confirm"
+    SIGN_UP = "sign-up"
     EMAIL = "email"
     RESET = "reset"
 
 
-LIVES: Final = {Purpose.INVITE: 7 * DAY, Purpose.CONFIRM: DAY, Purpose.EMAIL: DAY, Purpose.RESET: 3600.0}
+LIVES: Final = {Purpose.INVITE: 7 * DAY, Purpose.SIGN_UP: DAY, Purpose.EMAIL: DAY, Purpose.RESET: 3600.0}
 """Seconds."""
-PATHS: Final = {Purpose.INVITE: "/welcome", Purpose.CONFIRM: "/confirm", Purpose.EMAIL: "/confirm", Purpose.RESET: "/reset"}
+PATHS: Final = {Purpose.INVITE: "/welcome", Purpose.SIGN_UP: "/welcome", Purpose.EMAIL: "/confirm", Purpose.RESET: "/reset"}
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link is about. `account`: of an existing account. `verifier`: of a password that was chosen at sign-up."""
+    """What a link is about. `account`: of an existing account."""
 
     id: int
     purpose: Purpose
@@ -50,7 +53,6 @@ class Link:
     account: int | None
     created_at: float
     expires_at: float
-    verifier: str | None = field(default=None, repr=False)
 
 
 def make_link(
@@ -62,7 +64,6 @@ def make_link(
     name: str = "",
     role: AccountRole = AccountRole.ORGANIZER,
     account: int | None = None,
-    verifier: str | None = None,
 ) -> Hidden:
     """The bits of a new link; `link_text` says them."""
     db.execute(delete(links).where(((links.c.purpose == purpose.value) & (links.c.email == email)) | (links.c.expires_at < now)))
@@ -75,7 +76,6 @@ def make_link(
             email=email,
             name=name,
             role=role.value,
-            password=verifier,
             created_at=now,
             expires_at=now + LIVES[purpose],
         )
@@ -89,7 +89,7 @@ def find_link(db: Connection, bits: Hidden, now: float) -> Link:
     if row is None or row.expires_at <= now:
         raise LinkWorthless
     role, purpose = AccountRole(row.role), Purpose(row.purpose)
-    return Link(row.id, purpose, row.email, row.name, role, row.account_id, row.created_at, row.expires_at, row.password)
+    return Link(row.id, purpose, row.email, row.name, role, row.account_id, row.created_at, row.expires_at)
 
 
 def use_link(db: Connection, bits: Hidden, now: float, *purposes: Purpose) -> Link:

@@ -178,7 +178,6 @@ links = Table(  # one-time links: invitation, confirmation, forgotten password
     Column("email", String(254), nullable=False, index=True),
     Column("name", String(64), nullable=False),
     Column("role", String(16), nullable=False),
-    Column("password", String(200)),  # a verifier, chosen at sign-up and waiting for the confirmation
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
 )

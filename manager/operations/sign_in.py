@@ -53,11 +53,10 @@ async def sign_out(call: Call) -> object:
 
 @operation(
     "POST", "/sign-up", "Ask for an account; a letter goes to the address. Only if the policy allows it.", takes=t.SignUp, status=202,
-    example={"email": "ann@example.org", "name": "Ann", "password": "correct horse 7", "zone": "Europe/Paris", "language": "fr"},
+    example={"email": "ann@example.org", "language": "fr"},
 )  # fmt: skip
 async def sign_up(call: Call) -> object:
-    body: t.SignUp = call.body
-    await call.house.entrance.sign_up(body.email, body.name, body.password, call.address, zone=body.zone, language=body.language)
+    await call.house.entrance.sign_up(call.body.email, call.address, language=call.body.language)
     return t.Done()
 
 
@@ -70,19 +69,13 @@ async def look_at_link(call: Call) -> object:
 
 
 @operation(
-    "POST", "/links/accept", "Take up an invitation to an account.", takes=t.Accept, gives=t.SignedInAs, status=201,
+    "POST", "/links/accept", "Take up an invitation or a sign-up: an account.", takes=t.Accept, gives=t.SignedInAs, status=201,
     example={"link": LINK, "name": "Ann", "password": "correct horse 7"},
 )  # fmt: skip
 async def accept_invitation(call: Call) -> object:
     b: t.Accept = call.body
     made = await call.house.entrance.accept(b.link, b.name, b.password, call.address, call.agent, zone=b.zone, language=b.language)
     return signed_in_as(made)
-
-
-@operation("POST", "/links/confirm", "Confirm the e-mail address of a sign-up.", takes=t.Confirm, gives=t.SignedInAs, example={"link": LINK})
-async def confirm_address(call: Call) -> object:
-    body: t.Confirm = call.body
-    return signed_in_as(await call.house.entrance.confirm(body.link, call.address, call.agent, zone=body.zone, language=body.language))
 
 
 @operation(

@@ -5,7 +5,6 @@ from starlette.responses import Response
 from manager.accounts import ZONES
 from manager.entrance import SignedIn
 from manager.errors import LinkWorthless, SignInNeeded
-from manager.links import Purpose
 from manager.site.forms import Form
 from manager.site.languages import LANGUAGES
 from manager.site.pages import redirect
@@ -84,15 +83,14 @@ async def sign_up(visit: Visit) -> Response:
     """An account of one's own, if the operator allows it. Whether the address has one already is told to its mailbox alone."""
     if visit.posted:
         form = await visit.read_form()
-        with form.judging("name", "email", "password"):
-            words = (form.text("email"), form.text("name"), form.raw("password"))
-            await visit.site.entrance.sign_up(*words, visit.address, language=visit.language.code)
-            return _mailed(visit, N_("We have sent you a link. Open it within a day to confirm that the address is yours."))
+        with form.judging("email"):
+            await visit.site.entrance.sign_up(form.text("email"), visit.address, language=visit.language.code)
+            return _mailed(visit, N_("We have sent you a link. Open it within a day, and choose your name and password there."))
     return visit.render("sign_up.html")
 
 
 async def welcome(visit: Visit) -> Response:
-    """Take up the invitation to have an account."""
+    """Take up the invitation to have an account, or a sign-up: who opens that link has the mailbox."""
     if visit.posted:
         form = await visit.read_form()
         with form.judging("token", "name", "password"):
@@ -104,32 +102,26 @@ async def welcome(visit: Visit) -> Response:
     return _with_token(
         visit,
         N_("Welcome"),
-        N_("Somebody has invited you to have an account here. Choose how you are called, and a password."),
+        N_("An account is waiting for you here. Choose how you are called, and a password."),
         N_("Begin"),
         name=True,
     )
 
 
 async def confirm(visit: Visit) -> Response:
-    """An address is real."""
+    """An account's new address is real: for who is signed in to it."""
     if visit.posted:
         form = await visit.read_form()
         with form.judging("token"):
             try:
-                return _onward(visit, await _confirmed(visit, form.text("token")))
+                if visit.caller is None:
+                    raise SignInNeeded
+                return _onward(visit, await visit.site.entrance.confirm_email(visit.caller, form.text("token")))
             except LinkWorthless as worthless:
                 form.errors["token"] = worthless.sentence
             except SignInNeeded:
                 form.errors["token"] = N_("Sign in to the account whose new address this is; then open the link from the mail again.")
     return _with_token(visit, N_("Confirm your address"), N_("One press, and the address is confirmed."), N_("Confirm"), password=False)
-
-
-async def _confirmed(visit: Visit, token: str) -> SignedIn:
-    """Of the account that is signed in, or of a sign-up."""
-    entrance = visit.site.entrance
-    if visit.caller is not None and (await entrance.link(token)).purpose is Purpose.EMAIL:
-        return await entrance.confirm_email(visit.caller, token)
-    return await entrance.confirm(token, visit.address, visit.agent, **_place(visit))
 
 
 async def forgot(visit: Visit) -> Response:

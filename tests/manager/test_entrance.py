@@ -178,27 +178,31 @@ async def test_G18_the_mailbox_alone_learns_whether_there_is_an_account(store: S
             if call == "forgot":
                 await v.house.entrance.forgot(email, HERE)
             else:
-                await v.house.entrance.sign_up(email, "Somebody", PASSWORD, HERE)
+                await v.house.entrance.sign_up(email, HERE)
             kinds.append([letter.kind for letter in v.letters])
-        assert kinds == ([["reset"], []] if call == "forgot" else [["exists"], ["confirm"]])
+        assert kinds == ([["reset"], []] if call == "forgot" else [["exists"], ["sign-up"]])
 
 
-async def test_sign_up_needs_the_policy_and_a_confirmed_address(store: Store) -> None:
+async def test_sign_up_needs_the_policy_and_the_mailbox_chooses_the_password(store: Store) -> None:
+    """Who asks for an account with somebody else's address chooses nothing of it."""
     async with village(store) as v:
         with pytest.raises(SignUpClosed):
-            await v.house.entrance.sign_up("ann@example.org", "Ann", PASSWORD, HERE)
+            await v.house.entrance.sign_up("ann@example.org", HERE)
         store.write_now(set_policy, Policy(sign_up=True))
         with pytest.raises(RequestMalformed) as wrong:
-            await v.house.entrance.sign_up("ann", "", "short", HERE)
-        assert set(wrong.value.fields) == {"email", "name", "password"}
-        await v.house.entrance.sign_up("ann@example.org", "Ann", PASSWORD, HERE)
+            await v.house.entrance.sign_up("ann", HERE, language="xx")
+        assert set(wrong.value.fields) == {"email", "language"}
+        await v.house.entrance.sign_up("ann@example.org", HERE)
         with pytest.raises(SignInRefused):
             await v.sign_in("ann@example.org")
-        signed_in = await v.house.entrance.confirm(v.link(), HERE, zone="Europe/Paris")
+        with pytest.raises(RequestMalformed) as wrong:
+            await v.house.entrance.accept(v.link(), "", "short", HERE)
+        assert set(wrong.value.fields) == {"name", "password"}
+        signed_in = await v.house.entrance.accept(v.link(), "Ann", PASSWORD, HERE, zone="Europe/Paris")
         assert signed_in.caller.account.zone == "Europe/Paris"
         await v.sign_in("ann@example.org")
         with pytest.raises(LinkWorthless):
-            await v.house.entrance.confirm(v.link(), HERE)
+            await v.house.entrance.accept(v.link(), "Ann", PASSWORD, HERE)
 
 
 async def test_a_forgotten_password_is_chosen_anew_and_ends_every_sign_in(store: Store) -> None:
@@ -460,8 +464,8 @@ async def _code(v: Village, caller: Any) -> str:
 async def test_G21_no_secret_is_logged(store: Store, logged: list[dict[str, Any]]) -> None:
     async with village(store) as v:
         store.write_now(set_policy, Policy(sign_up=True))
-        await v.house.entrance.sign_up("canary@example.org", "Canary", "canary horse 7", HERE)
-        signed_in = await v.house.entrance.confirm(v.link(), HERE)
+        await v.house.entrance.sign_up("canary@example.org", HERE)
+        signed_in = await v.house.entrance.accept(v.link(), "Canary", "canary horse 7", HERE)
         await v.house.diary.schedule(signed_in.caller, "canary title")
         with pytest.raises(SignInRefused):
             await v.sign_in("canary@example.org", "canary horse 8")

@@ -50,8 +50,8 @@ async def test_G15_a_mistyped_new_address_lets_nobody_in(sqlite_store: Store) ->
     async with village(sqlite_store) as v:
         caller, other = await v.join("ann@example.org"), await v.join("ben@example.org")
         await v.house.own.change_email(caller, "somebody@example.net")
-        with pytest.raises(SignInNeeded):
-            await v.house.entrance.confirm(v.link(), HERE)
+        with pytest.raises(LinkWorthless):
+            await v.house.entrance.accept(v.link(), "Somebody", PASSWORD, HERE)
         with pytest.raises(SignInNeeded):
             await v.house.entrance.confirm_email(other, v.link())
         after = await v.house.entrance.confirm_email(caller, v.link())  # the link is still good
