@@ -85,8 +85,7 @@ class Administration:
     async def delete_account(self, caller: Caller, number: int) -> None:
         """Its running meetings end, the others are cancelled. Raises `AccountUnknown`, `LastAdministrator`."""
         caller.require(Scope.ADMIN_WRITE, administrator=True)
-        await self._store.look(accounts.ruled, caller.account, number)
-        await self._desk.delete_account(caller, number)
+        await self._desk.delete_account(caller, number, rules=True)
 
     # invitations
 

@@ -166,9 +166,10 @@ class Desk:
         facts = await self._store.write(tickets.revoke, caller.account, session, participant, self._clock())
         await self._nodes.tell(facts)
 
-    async def delete_account(self, caller: Caller, number: int) -> None:
-        """Delete an account, the caller's own or one that it may rule: its sessions end, also at the relays. Raises `LastAdministrator`."""
-        for session in await self._store.write(_delete_account, caller, number, self._clock()):
+    async def delete_account(self, caller: Caller, number: int, *, rules: bool) -> None:
+        """Delete an account, one that the caller `rules`, or its own: its sessions end, also at the relays. Raises `LastAdministrator`,
+        `AccountUnknown`."""
+        for session in await self._store.write(_delete_account, caller, number, rules, self._clock()):
             self._nodes.announce(tickets.ended_facts(session))
 
     def nodes(self) -> list[NodeHealth]:
@@ -201,8 +202,10 @@ class Desk:
             raise Throttled(retry_after=wait)
 
 
-def _delete_account(db: Connection, caller: Caller, number: int, now: float) -> list[SessionId]:
+def _delete_account(db: Connection, caller: Caller, number: int, rules: bool, now: float) -> list[SessionId]:
     """The sessions that ended with it."""
+    if rules:
+        accounts.ruled(db, caller.account, number)  # here and not before: it may have become an administrator's meanwhile
     ended = tickets.end_sessions_of(db, number, now)
     meetings.erase_of(db, number, now)
     accounts.erase(db, number, now)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import trio
 from starlette.requests import Request
 
-from manager.errors import Refusal, RequestMalformed
+from manager.errors import ProofNeeded, Refusal, RequestMalformed
 
 MAX_BODY: Final = 64 * 1024
 """Bytes."""
@@ -73,7 +73,10 @@ class Form:
 
     @contextmanager
     def judging(self, *fields: str, otherwise: str = "") -> Iterator[None]:
-        """What is refused inside stands beside its field if the form has that field, else beside `otherwise`, "" above the form."""
+        """What is refused inside stands beside its field if the form has that field, else beside `otherwise`, "" above the form.
+
+        That a recent proof is needed first is no fault of the form: `ProofNeeded` goes on.
+        """
         try:
             yield
         except RequestMalformed as wrong:
@@ -82,6 +85,8 @@ class Form:
             rest = [problem for field, problem in wrong.fields.items() if field not in fields]
             if rest or not known:
                 self.errors[otherwise] = rest[0] if rest else wrong.detail or wrong.sentence
+        except ProofNeeded:
+            raise
         except Refusal as refusal:
             self.errors[otherwise] = refusal.sentence
             self.retry_after = refusal.retry_after

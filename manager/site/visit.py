@@ -2,7 +2,8 @@
 
 `Site` is what all requests share. A view is `async def view(visit: Visit) -> Response`; `Site.page` makes an endpoint of it and sees to it that
 only who may gets there: strangers are sent to sign in and come back, a sign-in by half is sent to its next step. A form whose sign-in has
-ended meanwhile is kept in the page that says so, and nowhere else: it is sent again from there, and judged as any other.
+ended meanwhile, or that needs a recent proof, is kept in the page that says so, and nowhere else: it is sent again from there, and judged as
+any other.
 """
 
 from collections.abc import Awaitable, Callable
@@ -76,9 +77,9 @@ class Site:
             if stages:
                 login = None if caller is None else caller.login
                 if login is None or login.stage not in stages:
-                    kept = (await visit.read_form()).kept if request.method == "POST" and Stage.COMPLETE in stages else []
+                    kept = (await visit.read_form()).kept if visit.posted and Stage.COMPLETE in stages else []
                     if kept:
-                        return visit.render("ended.html", 403, kept=kept)
+                        return visit.render("ended.html", 403, kept=kept, proves=False)
                     if login is None:
                         return redirect(f"/sign-in?next={quote(request.scope['path'])}" if request.method == "GET" else "/sign-in")
                     return redirect(STEPS.get(login.stage, "/meetings"))
@@ -87,8 +88,12 @@ class Site:
                     raise NotPermitted
             try:
                 return await view(visit)
-            except ProofNeeded:  # the page that the form stood on comes again afterwards
-                return redirect(f"/account/prove?next={quote('/'.join(request.scope['path'].split('/')[:3]))}")
+            except ProofNeeded:
+                if kept := visit.form.kept:
+                    visit.form = Form()
+                    return visit.render("ended.html", 403, kept=kept, proves=True)
+                page = "/".join(request.scope["path"].split("/")[:3])  # that the form stood on
+                return redirect(f"/account/prove?next={quote(page)}")
 
         return endpoint
 

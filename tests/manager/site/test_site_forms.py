@@ -380,6 +380,26 @@ async def test_no_secret_is_kept_in_the_page(visitor: httpx.AsyncClient) -> None
         assert (alone.status_code, alone.headers["location"]) == (303, "/sign-in"), "nothing is left to keep"
 
 
+async def test_what_needs_a_fresh_proof_is_kept_until_it_is_given(site: Served, visitor: httpx.AsyncClient) -> None:
+    site.add("Olga", "olga@example.org")
+    visitor.cookies.set("parley", site.sign_in("olga@example.org"))
+    site.clock.ahead += 3600
+    forms = {
+        "/account/email": [("email", "olga@example.net")],
+        "/account/keys": [("name", "laptop & “co”"), ("scopes", "meetings:read"), ("scopes", "host"), ("days", "30")],
+    }
+    for path, sent in forms.items():
+        answer = await visitor.post(path, **encoded(sent))
+        assert answer.status_code == 403
+        assert re.search(r'<a [^>]*href="/account/prove" target="_blank" rel="noopener"', answer.text)
+        assert carried(answer.text) == sent
+    assert (await visitor.post("/account/data/delete")).headers["location"] == "/account/prove?next=/account/data", "nothing typed"
+    proof = await visitor.post("/account/prove", data={"password": PASSWORD, "next": "/account"})
+    assert (proof.status_code, proof.headers["location"]) == (303, "/account")
+    assert (await visitor.post("/account/email", **encoded(forms["/account/email"]))).status_code == 303
+    assert "laptop &amp; “co”" in (await visitor.post("/account/keys", **encoded(forms["/account/keys"]))).text
+
+
 def test_every_field_that_never_comes_back_is_known() -> None:
     source = "\n".join(path.read_text("utf-8") for path in TEMPLATES.glob("**/*.html"))
     fields = re.findall(r'ui\.field\(\w+, "(\w+)"([^\n]*)', source)
