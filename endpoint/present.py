@@ -57,8 +57,16 @@ class OnAir(Enum):
     PAUSED = "paused"
 
 
+def _log_trouble(trouble: ScreenError) -> None:
+    log.warning(trouble.name, sentence=trouble.sentence)
+
+
 class Presenter:
-    """Shares one source in one session. `on_air` says what is true on the wire; `frames` and `bytes` count what left."""
+    """Shares one source in one session. `on_air` says what is true on the wire; `frames` and `bytes` count what left.
+
+    report: called once when the whole screen cannot be sent (ScreenError `screen-too-large`), and again only after it could be in between.
+    Nothing ends because of that: who is level goes on, and it is tried again.
+    """
 
     def __init__(
         self,
@@ -68,6 +76,7 @@ class Presenter:
         *,
         pointer: PointerSource | None = None,
         started: bool = True,
+        report: Callable[[ScreenError], None] = _log_trouble,
     ) -> None:
         self.on_air = OnAir.OFF
         self.started = started  # the presenter's person has said so
@@ -81,6 +90,8 @@ class Presenter:
         self._source = source
         self._pointer = pointer
         self._changed = changed
+        self._report = report
+        self._trouble = False  # reported
         self._sent: deque[tuple[int, float]] = deque()  # channel-5 counters and when they were sealed: those of the last seconds
         self._point_again = True
         self._encoder = Encoder()
@@ -255,6 +266,8 @@ class Presenter:
 
     async def _frame(self) -> None:
         """One look at the source: an update for those who are level, then a snapshot if somebody lacks the screen."""
+        if self._broken and self._trouble and trio.current_time() < self._snapshot_at:
+            return  # nobody is level, and the whole was too large a moment ago
         picture, damage = self._source.grab()
         if self.picture is None or self._broken or picture.shape != self._shape:
             if self.picture is not None:
@@ -279,8 +292,16 @@ class Presenter:
 
     async def _snapshot(self, picture: Picture | None) -> None:
         """The whole screen; `None`: the picture that level viewers have."""
-        snapshot = await trio.to_thread.run_sync(self._encoder.snapshot, picture)
-        self._restart = True
+        try:
+            snapshot = await trio.to_thread.run_sync(self._encoder.snapshot, picture)
+        except ScreenError as error:
+            self._broken = self._broken or picture is not None  # who is level stays so
+            self._snapshot_at = trio.current_time() + LONGEST_PACE
+            if not self._trouble:
+                self._trouble = True
+                self._report(error)
+            return
+        self._restart, self._trouble = True, False
         if self.on_air is not OnAir.LIVE:
             return
         self._session.show_whole(snapshot)

@@ -55,13 +55,17 @@ async def attend(
 
     Raises Removed.
     """
-    viewer = PngViewer(picture, report=lambda trouble: face.say(f"{trouble.name}: {trouble.sentence}"))
+
+    def report(trouble: ScreenError) -> None:
+        face.say(f"{trouble.name}: {trouble.sentence}")
+
+    viewer = PngViewer(picture, report=report)
     room = Room(session, invitation, Watcher(session, viewer.show), viewer, picture, finish)
     if keep_password is not None:
         room.password_changed = keep_password
     if source is not None:
         pointer = X11Pointer(source) if isinstance(source, X11Source) else None
-        room.presenter = Presenter(session, source, pointer=pointer, started=room.hosting)
+        room.presenter = Presenter(session, source, pointer=pointer, started=room.hosting, report=report)
         room.source = source
     panes = Panes(room, face.say, windows=not isinstance(face, JsonFace))
     with face.shown(room):
@@ -80,6 +84,7 @@ async def attend(
             await _hear(room, face)
             await panes.farewell()
             nursery.cancel_scope.cancel()
+        await viewer.finish()  # what the watcher's thread has drawn meanwhile
 
 
 async def _hear(room: Room, face: Face) -> None:

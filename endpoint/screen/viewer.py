@@ -99,9 +99,13 @@ class PngViewer:
                 await self._write()
                 await trio.sleep(self._pause)
         finally:
-            if self._picture is not None:
-                with trio.CancelScope(shield=True):
-                    await self._write()
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Write what is not written, cancelled or not."""
+        if self._picture is not None:
+            with trio.CancelScope(shield=True):
+                await self._write()
 
     async def _write(self) -> None:
         assert self._picture is not None

@@ -104,11 +104,12 @@ async def presenting(
     room: Room,
     source: Restless,
     changed: Callable[[], None] = lambda: None,
+    report: Callable[[ScreenError], None] = lambda trouble: None,
 ) -> AsyncIterator[tuple[Session, Presenter]]:
     """The organizer, on air for some frames already."""
     net.relays["a"].office = room.organizer.me
     async with running(room.organizer, ticket_of(room, 1)) as (session, _), trio.open_nursery() as nursery:
-        presenter = Presenter(session, source, changed)
+        presenter = Presenter(session, source, changed, report=report)
         nursery.start_soon(presenter.run)
         await until(lambda: presenter.frames > 3)
         yield session, presenter
@@ -337,6 +338,45 @@ async def test_G09_a_source_that_is_gone_is_a_named_error_and_the_light_goes_out
             assert (presenter.on_air, session.state.presenter) == (OnAir.OFF, 0)
         assert not session.over
         nursery.cancel_scope.cancel()
+
+
+async def test_G09_a_screen_that_is_too_large_to_send_as_a_whole_is_told_and_tried_again(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A photograph in 8K, say: who sees the screen goes on seeing it, who does not gets it as soon as it can be sent."""
+    relay, most = net.relays["a"], "endpoint.screen.encoder.MAX_SNAPSHOT_BYTES"
+    told: list[str] = []
+    async with presenting(net, presented, Restless(), report=lambda trouble: told.append(trouble.name)) as (session, presenter):
+
+        async def until_frames(more: int) -> None:
+            shown = presenter.frames
+            await until(lambda: presenter.frames > shown + more)
+
+        def snapshots() -> int:
+            return len(relay.of(Channel.SNAPSHOT))
+
+        monkeypatch.setattr(most, 10)
+        before, link = snapshots(), relay.link
+        assert link is not None
+        link.send(Want(session.member.keyring.current or 0))
+        await until_frames(300)
+        assert (told, snapshots(), presenter.on_air) == (["screen-too-large"], before, OnAir.LIVE)
+        monkeypatch.setattr(most, 1 << 20)
+        await until(lambda: snapshots() > before)
+        await until_frames(3)
+        monkeypatch.setattr(most, 10)  # and now from the start
+        presenter.stop()
+        before, frames = snapshots(), presenter.frames
+        presenter.start()
+        await trio.sleep(10.0)
+        assert (told, presenter.frames, presenter.on_air) == (2 * ["screen-too-large"], frames, OnAir.LIVE)
+        monkeypatch.setattr(most, 1 << 20)
+        await until(lambda: snapshots() > before)
+        await until_frames(3)
+        assert not session.over
 
 
 def test_the_pace_follows_the_line_down_at_once_and_up_again_in_time() -> None:
