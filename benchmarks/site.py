@@ -8,6 +8,7 @@
     signin_loop_lag_ms_p99 how late the event loop wakes up a task while 16 people sign in again and again: 5 ms sleeps, what comes on top
     id_timing_p_value      Kolmogorov-Smirnov: times of answers to guesses of real meeting IDs (not open, ended) against absent ones. A value
                            below 0.01 says that the two differ. 100,000 guesses, in random order, each through the whole API
+    invite_timing_p_value  the same of guesses that come with an invitation, a wrong one: half of the 100,000
     acknowledged_lost      meetings whose 201 a client has read and that are not there after one of 100 × SIGKILL of a manager under load
 
 Rates are of the server process's CPU, all threads. `--database postgresql` starts one (Debian's `postgresql`), as the tests do;
@@ -19,6 +20,7 @@ import json
 import os
 import random
 import re
+import secrets
 import signal
 import ssl
 import tempfile
@@ -308,7 +310,7 @@ async def sign_in_lag(location: str, root: Path, seconds: float) -> dict[str, fl
 
 
 async def id_timing(location: str, root: Path, guesses: int) -> dict[str, float]:
-    """id_timing_p_value."""
+    """id_timing_p_value, invite_timing_p_value."""
     store = Store(location)
     settings = open_settings(location, root)
     api = create_app(furnish(store, Nodes(PeerName("home", "manager", "m"), store, time.time), settings, time.time, "https://localhost"))
@@ -323,26 +325,30 @@ async def id_timing(location: str, root: Path, guesses: int) -> dict[str, float]
         real.append(meeting.number)
     taken = set(real)
     absent = [MeetingId(number) for number in random.sample(MEETING_IDS, 2000) if number not in taken][:1000]
-    order = [(False, number) for number in absent] * (guesses // 2000) + [(True, number) for number in real] * (guesses // 2000)
+    kinds = [(False, absent), (True, real)]
+    order = [(is_real, with_invite, number) for is_real, some in kinds for with_invite in (False, True) for number in some] * (guesses // 4000)
     random.shuffle(order)
-    times: dict[bool, list[float]] = {False: [], True: []}
+    times: dict[tuple[bool, bool], list[float]] = {(is_real, with_invite): [] for is_real in (False, True) for with_invite in (False, True)}
     waiting = iter(order)
 
     async def guesser() -> None:
-        for is_real, number in waiting:
-            body = json.dumps({"meeting_id": number}).encode()
+        for is_real, with_invite, number in waiting:
+            invite = {"invite": secrets.token_hex(8)} if with_invite else {}
+            body = json.dumps({"meeting_id": number} | invite).encode()
             began = time.perf_counter()
             assert await answered(api, body) == 404
-            times[is_real].append(time.perf_counter() - began)
+            times[is_real, with_invite].append(time.perf_counter() - began)
 
     async with trio.open_nursery() as nursery:
         for _ in range(24):  # fewer than would make the answer later than its moment, which is where a difference could hide
             nursery.start_soon(guesser)
     store.close()
-    late = np.mean(np.array(times[True] + times[False]) > 2 * desk.REFUSED_AFTER)
-    medians = float(np.median(times[True]) - np.median(times[False]))
-    p_value = kolmogorov_smirnov(np.array(times[True]), np.array(times[False]))
-    return {"id_timing_p_value": p_value, "id_guesses": len(order), "id_median_difference_us": medians * 1e6, "id_late_share": float(late)}
+    figures: dict[str, float] = {"id_guesses": len(order)}
+    for name, with_invite in (("id", False), ("invite", True)):
+        there, nowhere = np.array(times[True, with_invite]), np.array(times[False, with_invite])
+        figures[f"{name}_timing_p_value"] = kolmogorov_smirnov(there, nowhere)
+        figures[f"{name}_median_difference_us"] = float(np.median(there) - np.median(nowhere)) * 1e6
+    return figures | {"id_late_share": float(np.mean(np.concatenate(list(times.values())) > 2 * desk.REFUSED_AFTER))}
 
 
 async def answered(api: Any, body: bytes) -> int:
