@@ -16,7 +16,7 @@ from endpoint.session import Session
 from wire.control import Position
 from wire.ids import EVERYONE, Channel, ParticipantId
 
-WITHIN = 90.0
+WITHIN = 240.0
 
 
 def mute(olga: Session) -> None:

@@ -23,7 +23,7 @@ from wire.frame import PACKET, Frame
 from wire.ids import Channel, Role
 from wire.packet import parse_packet_untrusted
 
-WITHIN = 60.0
+WITHIN = 180.0
 
 
 def is_of(frame: Frame, channel: int) -> bool:

@@ -25,7 +25,7 @@ from wire.frame import Frame
 from wire.link import Side
 
 MEETING_KEY: Final = "A" * 43
-WITHIN: Final = 10.0
+WITHIN: Final = 60.0
 """Seconds after which a test that waits has failed."""
 
 

@@ -262,7 +262,7 @@ def order(ticket: dict[str, Any]) -> Sequence[str]:
 
 
 async def test_a_relay_that_does_not_acknowledge_stands_behind(manage: Manage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "ACK_WITHIN", 0.2)
+    monkeypatch.setattr(nodes, "ACK_WITHIN", 1.0)
     async with manage() as manager:
         deaf = await manager.relay("relay-1", silent=True)
         await manager.relay("relay-2", links=100)
@@ -272,7 +272,7 @@ async def test_a_relay_that_does_not_acknowledge_stands_behind(manage: Manage, m
         assert order(await manager.open(auth, meeting)) == ["relay-2"]  # passed over for a while
         monkeypatch.setattr(nodes, "SILENCE", 0.0)
         deaf.silent = False
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while len(order(await manager.open(auth, meeting))) < 2:
                 pass
 
@@ -292,7 +292,7 @@ async def test_no_relay_no_ticket(manage: Manage, monkeypatch: pytest.MonkeyPatc
 async def test_a_receipt_waits_for_whom_it_should() -> None:
     receipt = nodes.Receipt()
     receipt.waiting |= {"a", "b"}
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receipt.wait, "a")
             await trio.testing.wait_all_tasks_blocked()

@@ -209,7 +209,7 @@ async def test_readers_go_on_while_a_writer_works(store: Store) -> None:
         trio.from_thread.run_sync(started.set, trio_token=token)
         trio.from_thread.run(release.wait, trio_token=token)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.write, slow)
             await started.wait()
@@ -282,7 +282,7 @@ async def test_writes_that_wait_go_together_and_refusals_stay_their_own(store: S
         except OrganizerExists:
             refused.append(name)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.write, slow)
             await started.wait()

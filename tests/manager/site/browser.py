@@ -144,7 +144,7 @@ class Person:
             viewport=DESK,
             **how,
         )
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(60_000)
         self.wrong: list[str] = []
         self.loaded: list[Response] = []
         self.page: Page = self.context.new_page()

@@ -38,7 +38,7 @@ SECRET = ("password", "current", "new", "code")
 @pytest.fixture
 async def visitor(site: Served) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"origin": site.address, "sec-fetch-site": "same-origin"}
-    async with httpx.AsyncClient(base_url=site.address, headers=headers, trust_env=False, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=site.address, headers=headers, trust_env=False, timeout=60) as http:
         yield http
 
 
