@@ -252,6 +252,10 @@ class Pumped:
         """How many packets and messages these were."""
         handler, items = self._handler, 0
         try:
+            if not self._owed and self.mute_since is None and (answer := self.link.answer_untrusted(data, now)) is not None:
+                if (done := lib.SSL_write(self._ssl, ffi.from_buffer(answer), len(answer))) != len(answer):
+                    self._stuck(done, answer, now)
+                return 1
             for item in self.link.receive_batches_untrusted(data, now):
                 items += 1
                 if isinstance(item, list):

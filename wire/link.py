@@ -32,7 +32,7 @@ from wire.control import (
     encode_control,
 )
 from wire.errors import CloseReason, Flood, LinkClosed, LocalMisuse, UnexpectedMessage
-from wire.frame import PACKET, Frame, FrameDecoder
+from wire.frame import HEADER, HEADER_SIZE, PACKET, Frame, FrameDecoder
 
 PING_EVERY: Final = 1.0
 """Seconds without anything sent before a ping goes out."""
@@ -42,6 +42,10 @@ GREETING_WITHIN: Final = 10.0
 """Seconds from the first byte to `Welcome`."""
 KEEP_ALIVES: Final = 100
 """Pings and pongs that come within a second, from which on they are a flood. One is due."""
+
+_PINGS: Final = {HEADER_SIZE + size: HEADER.pack(size, Ping.TYPE, 0, 0) for size in range(2, 11)}
+"""By the size of a whole ping: how it begins."""
+_PONG: Final = bytes([Pong.TYPE])
 
 
 class Side(Enum):
@@ -121,8 +125,8 @@ class Link:
         self._sent = now
 
     def packet_sent(self, now: float) -> None:
-        """Something else was written to the stream: no ping is due for a while."""
-        self._sent = now
+        """Something else was written to the stream at this time: no ping is due for a while."""
+        self._sent = max(self._sent, now)
 
     @property
     def wants_to_send(self) -> bool:
@@ -202,6 +206,16 @@ class Link:
                 yield message
                 if isinstance(message, Error):
                     return  # whatever follows means nothing
+
+    def answer_untrusted(self, data: bytes, now: float) -> bytes | None:
+        """What to write at once, if these bytes are one ping and nothing else waits: nearly all that an idle link brings, and by this way at a
+        third of the price. None: they are for `receive_batches_untrusted`. Raises the same errors."""
+        if data[:HEADER_SIZE] != _PINGS.get(len(data)) or self.state is not LinkState.UP or self._decoder.buffered or self.wants_to_send:
+            return None
+        decode_control_untrusted(Frame(Ping.TYPE, 0, data[HEADER_SIZE:]))
+        self._heard = self._sent = now
+        self._count_keep_alive(now)
+        return data[:4] + _PONG + data[5:]
 
     def excuse_silence(self, now: float) -> None:
         """This side does not read just now (back-pressure), so it cannot judge whether the other one is silent."""

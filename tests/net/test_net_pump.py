@@ -16,7 +16,7 @@ from tests.net.cluster import PATIENCE, Cluster
 from wire.control import VERSION, Control, Hello, Want, Welcome
 from wire.errors import CloseReason, LinkClosed, UnexpectedMessage
 from wire.frame import PACKET, Frame, encode_frame
-from wire.link import Side
+from wire.link import PING_EVERY, Side
 
 HELLO = Hello(VERSION, 1, 2, 2, bytes(8), False, [])
 
@@ -161,6 +161,24 @@ async def test_a_group_gets_the_same_bytes_and_a_full_socket_costs_the_others_no
         await fars[0].until(lambda: len(fars[0].packets) == written + 1)  # it was given the record that did not fit
         assert fars[0].packets[-1] == b"what it pulls by itself"
         assert not nears[0].link.blocked
+
+
+async def test_whose_pings_are_answered_is_not_pinged(cluster: Cluster) -> None:
+    """One exchange a second is enough for both sides, also of a link whose group has nothing to write."""
+    far = Far()
+    async with pumped(cluster, far) as (_, (near,)):
+        group = Group()
+        group.add(near.link)
+        before = trio.current_time()
+        group.write([encode_frame(PACKET, b"the only one")], before)
+        await far.until(lambda: far.packets)
+        near.link.send(Want(1))
+        await far.until(lambda: len(far.messages) == 2)
+        due = near.link.link.deadline()
+        near.link.tick(before, 0.0)
+        assert near.link.link.deadline() == due > before + PING_EVERY
+        near.link.tick(due + PING_EVERY, 0.0)  # but one that says nothing is
+        await becomes(lambda: near.link.rtt is not None)
 
 
 @pytest.mark.parametrize(

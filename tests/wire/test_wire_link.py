@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -197,6 +197,13 @@ def test_a_link_that_sends_packets_needs_no_ping() -> None:
     assert caller.deadline() == pytest.approx(1.9)
 
 
+def test_what_was_written_long_ago_brings_no_ping_forward() -> None:
+    caller, _ = up()
+    caller.packet_sent(0.9)
+    caller.packet_sent(0.2)  # a group that has written nothing since
+    assert caller.deadline() == pytest.approx(1.9)
+
+
 def test_silence_closes_and_any_byte_counts_as_a_sign_of_life() -> None:
     caller, _ = up()
     large = encode_frame(PACKET, bytes(100_000))
@@ -270,6 +277,14 @@ def test_only_the_time_that_this_side_slept_is_no_silence() -> None:
     assert closed.value.reason is CloseReason.SILENT
 
 
+def test_pings_that_are_answered_at_once_count_too() -> None:
+    _, link = up()
+    for _ in range(KEEP_ALIVES):
+        assert link.answer_untrusted(encode_control(Ping(1)), 3.0)
+    with pytest.raises(Flood):
+        link.answer_untrusted(encode_control(Ping(1)), 3.0)
+
+
 @pytest.mark.parametrize("batches", [False, True], ids=["frame by frame", "in batches"])
 @pytest.mark.parametrize("message", [Ping(1), Pong(1)], ids=["pings", "pongs"])
 def test_more_keep_alive_in_a_second_than_anybody_needs_is_a_flood(message: Control, batches: bool) -> None:
@@ -288,6 +303,58 @@ def test_many_pings_queue_one_answer() -> None:
         hear(callee, encode_control(Ping(stamp)), 0)
     assert callee.owed == 0
     assert callee.data_to_send() == encode_control(Pong(KEEP_ALIVES - 1))
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_ping_alone_is_answered_at_once_as_it_would_be_otherwise(stamp: int) -> None:
+    (_, one), (_, other) = up(), up()
+    ping = encode_control(Ping(stamp))
+    assert list(other.receive_batches_untrusted(ping, 2.0)) == []
+    assert one.answer_untrusted(ping, 2.0) == other.data_to_send() == encode_control(Pong(stamp))
+    assert one.deadline() == 2.0 + PING_EVERY
+    assert not one.wants_to_send
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=20),
+        st.sampled_from([encode_control(message) for message in EXAMPLES.values()]),
+        st.integers(1, 17).map(lambda size: encode_control(Ping(2**64 - 1))[:size]),
+        st.integers(0, 2**64 - 1).map(lambda stamp: 2 * encode_control(Ping(stamp))),
+        st.integers(0, 2**64 - 1).map(lambda stamp: encode_control(Ping(stamp)) + b"\0"),
+        st.binary(min_size=2, max_size=10).map(lambda body: encode_frame(Ping.TYPE, body)),
+        st.integers(1, 255).map(lambda hops: encode_frame(Ping.TYPE, b"\x91\1", hops)),
+    )
+)
+def test_only_a_ping_alone_is_answered_at_once_and_nothing_else_moves(data: bytes) -> None:
+    _, link = up()
+    try:
+        answer = link.answer_untrusted(data, 2.0)
+    except WireError as refused:
+        with pytest.raises(type(refused)):
+            list(link.receive_batches_untrusted(data, 2.0))
+        return
+    if answer is None:
+        assert link.deadline() == PING_EVERY
+    else:
+        (_, other), items = up(), []
+        items += other.receive_batches_untrusted(data, 2.0)
+        assert items == []
+        assert len(other.data_to_send()) == len(answer)
+
+
+def test_a_ping_is_not_answered_at_once_while_anything_else_is_under_way() -> None:
+    ping = encode_control(Ping(1))
+    _, link = up()
+    assert list(link.receive_batches_untrusted(ping[:3], 0)) == []
+    assert link.answer_untrusted(ping, 0) is None  # it is not the beginning of a frame
+    _, link = up()
+    link.send(Want(1), 0)
+    assert link.answer_untrusted(ping, 0) is None
+    assert Link(Side.CALLEE, 0).answer_untrusted(ping, 0) is None
+    _, link = up()
+    link.refuse(CloseReason.LEFT)
+    assert link.answer_untrusted(ping, 0) is None
 
 
 def test_what_is_owed_is_counted_until_it_is_taken() -> None:
