@@ -164,6 +164,7 @@ def test_under_load_packets_gather_for_a_while_or_until_a_segment_is_full() -> N
     seen = len(counters(net.ports[3], Channel.CHAT))
     net.send(1, Channel.CHAT)
     again = net.relays["a"].fan_out(net.now)
+    assert again is not None
     assert again == pytest.approx(net.now + limits.HOLD)
     assert net.relays["a"].fan_out(net.now + limits.HOLD / 2) == again  # a turn for something else
     assert len(counters(net.ports[3], Channel.CHAT)) == seen
