@@ -22,6 +22,7 @@ EndpointError
 │   ├── WrongOrganizer        organizer-wrong   not the key that the link names
 │   ├── MalformedHandshake    handshake-malformed
 │   ├── JoinTimeout           join-timeout
+│   │   └── JoinInterrupted   join-interrupted  the chair passed in the middle of it: another ticket is needed
 │   ├── JoinBusy              join-busy
 │   └── TurnedAway            turned-away
 ├── SessionOver               session-over
@@ -161,6 +162,11 @@ class MalformedHandshake(JoinError):
 class JoinTimeout(JoinError):
     name: ClassVar[str] = "join-timeout"
     sentence: ClassVar[str] = "The organizer did not answer. It may be away for a moment; try again."
+
+
+class JoinInterrupted(JoinTimeout):
+    name: ClassVar[str] = "join-interrupted"
+    sentence: ClassVar[str] = "Somebody else organizes since you were let in, and the list of members did not come before that. Join again."
 
 
 class JoinBusy(JoinError):

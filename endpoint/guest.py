@@ -14,7 +14,7 @@ from typing import Final
 from crypto.errors import CryptoError
 from crypto.signing import ExchangeKey, SigningKey, fingerprint
 from endpoint import events
-from endpoint.errors import EndpointError, JoinBusy, JoinTimeout, MalformedHandshake, TurnedAway, WrongOrganizer, WrongSecret
+from endpoint.errors import EndpointError, JoinBusy, JoinInterrupted, JoinTimeout, MalformedHandshake, TurnedAway, WrongOrganizer, WrongSecret
 from endpoint.handshake import TRIES, GuestSide, clear_packet, place
 from endpoint.job import Job
 from endpoint.member import Member
@@ -59,6 +59,7 @@ class Guest(Member):
         self._name = name
         self._office = EVERYONE
         self._try = -1
+        self._let_in = False  # by an earlier organizer: then we may be a member already, whom nobody admits again under this ticket
         self._proofs = 0  # of all tries
         self._side = self._new_side()
         self._repeat: bytes | None = None  # the packet that waits for its answer
@@ -97,6 +98,7 @@ class Guest(Member):
 
     def _begin(self, now: float) -> None:
         self._try += 1
+        self._let_in = self._let_in or self._host is not None
         self._host = self._reading = None
         self._side = self._new_side()
         self._repeat = None
@@ -180,7 +182,7 @@ class Guest(Member):
         if self.stage in (Stage.IN, Stage.FAILED):
             return
         if self.stage is not Stage.WAITING and self._give_up_at is not None and now >= self._give_up_at:
-            self._failed(JoinTimeout(), now)
+            self._failed(JoinInterrupted() if self._let_in else JoinTimeout(), now)
         elif self._repeat is not None and now >= self._repeat_at and self._linked:
             self._repeat_at = now + REPEAT_EVERY
             self.out.append(self._repeat)

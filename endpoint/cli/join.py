@@ -19,7 +19,7 @@ from endpoint.cli.keys import LineParser, at_keyboard, read_lines
 from endpoint.cli.organize import default_picture
 from endpoint.cli.secrets_in import PROMPT, answered, first_line, parse_target, prompted, read_link_file, read_password_file
 from endpoint.cli.share import open_share
-from endpoint.errors import ManagerRefused, NoManager, WrongSecret
+from endpoint.errors import JoinInterrupted, ManagerRefused, NoManager, WrongSecret
 from endpoint.invitation import Invitation
 from endpoint.session import Session
 from endpoint.settings import Settings, check_site, load_settings, own_name
@@ -128,14 +128,22 @@ async def join_meeting(settings: Settings, invitation: Invitation, ca: Path, fac
         if share:
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-"))
             source = await stack.enter_async_context(open_share(share, settings.display, Path(scratch), settings.excluded))
+
+        async def come_in(patience: float = 0.0) -> Session:
+            opening: Any = sdk.join(invitation, name, ca=ca, patience=patience, must_wait=must_wait, journal=journal)
+            session: Session = await stack.enter_async_context(opening)
+            return session
+
         try:
-            session = await stack.enter_async_context(sdk.join(invitation, name, ca=ca, must_wait=must_wait, journal=journal))
+            session = await come_in()
         except ManagerRefused as refused:
             if refused.name != "not-open-yet":
                 raise
             face.say("The organizer has not opened the meeting yet; waiting …")
-            waiting: Any = sdk.join(invitation, name, ca=ca, patience=PATIENCE, must_wait=must_wait, journal=journal)
-            session = await stack.enter_async_context(waiting)
+            session = await come_in(PATIENCE)
+        except JoinInterrupted:
+            face.say("Somebody else organizes the meeting since you were let in; trying again with another ticket …")
+            session = await come_in()
         if home.pin(invitation.site, invitation.meeting, session.ticket.meeting_key) is home.Known.CHANGED:
             face.say("The organizer's key of this meeting is another one than last time. Compare the six words by voice before you trust it.")
         if session.member.organizes:

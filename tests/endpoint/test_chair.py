@@ -10,8 +10,8 @@ import pytest
 from crypto.signing import ExchangeKey, SigningKey
 from crypto.srp import make_verifier
 from endpoint import events, log
-from endpoint.errors import EndpointError, IllegalEntry, NotAllowed, WrongOrganizer
-from endpoint.guest import Guest, Stage
+from endpoint.errors import EndpointError, IllegalEntry, JoinInterrupted, NotAllowed, WrongOrganizer
+from endpoint.guest import JOIN_WITHIN, Guest, Stage
 from endpoint.heir import MAX_UNKNOWN
 from endpoint.journal import AlreadyHosted, Journal, JournalError, Saved, claimed
 from endpoint.member import Member
@@ -548,6 +548,24 @@ def test_a_relay_that_names_strangers_without_end_is_asked_no_more() -> None:
     room.organizer.chair.lock(True, room.now)
     room.run(1.0)
     agree(room.organizer, ana, ben)
+
+
+def test_a_guest_whose_roster_never_came_before_a_hand_over_needs_another_ticket() -> None:
+    """It is a member, whom the new organizer admits no second time."""
+    room, (ben,) = hall("Ben")
+    room.meddle = lambda to, packet: [] if (to, packet[2]) == (3, Channel.ROSTER) else [packet]
+    ana = room.guest(3, "Ana")
+    room.run(1.0)
+    assert (ana.stage, ana.me in ben.state.members) == (Stage.KEYED, True)
+    room.organizer.chair.hand_over(ben.me, room.now)
+    room.run()
+    ben.heir.accept(room.now)
+    room.run(JOIN_WITHIN + 1, step=1.0)
+    assert isinstance(ana.failure, JoinInterrupted)
+    room.meddle = None
+    again = room.admitted(9, "Ana")
+    room.run(6.0)
+    agree(ben, again, room.organizer)
 
 
 def test_of_two_programs_one_may_take_a_session_up(tmp_path: Path) -> None:
