@@ -6,10 +6,14 @@ if (shown) {
 }
 
 // on a phone the navigation is wider than the screen: show where one is
-for (const here of document.querySelectorAll("nav [aria-current]")) {
-  const row = here.closest("nav");
-  row.scrollLeft = here.offsetLeft - row.clientWidth / 3;
+function showWhere() {
+  for (const here of document.querySelectorAll("nav [aria-current]")) {
+    const row = here.closest("nav");
+    row.scrollLeft = here.offsetLeft - row.clientWidth / 3;
+  }
 }
+showWhere();
+addEventListener("resize", showWhere); // it is turned
 
 // copy buttons: say for a moment that it is done, also to a screen reader
 const live = document.createElement("div");
