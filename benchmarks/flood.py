@@ -102,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one object of figures as the last line")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", action="append", choices=list(SIZES), help="this flood (may be repeated)")
     parser.add_argument("--flood", nargs=2, metavar=("PORT", "SIZE"), type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.flood:
@@ -110,16 +111,17 @@ def main() -> None:
         return
     figures: dict[str, float] = {}
     quiet: list[tuple[float, float]] = []
-    loud: dict[str, list[tuple[float, float]]] = {name: [] for name in SIZES}
-    said: dict[str, list[dict[str, float]]] = {name: [] for name in SIZES}
+    names = arguments.only or list(SIZES)
+    loud: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    said: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as directory:
         bench = Neighbours(Path(directory), 100)
         with bench.ours() as server, bench.links(server, 1200, 100) as load:
             latency(load)
             for _ in range(arguments.rounds):
                 quiet.append(latency(load))
-                for name, size in SIZES.items():
-                    command = [sys.executable, "-m", "benchmarks.flood", "--flood", str(server.port), str(size)]
+                for name in names:
+                    command = [sys.executable, "-m", "benchmarks.flood", "--flood", str(server.port), str(SIZES[name])]
                     with subprocess.Popen(command, stdout=subprocess.PIPE) as flooder:
                         assert flooder.stdout is not None
                         time.sleep(0.7)  # it has to start

@@ -57,7 +57,7 @@ OTHERS: Final = 0.01
 BITE: Final = 4096
 """Bytes that are read at once of a link that is new, or was ahead of its pace: others wait for a fraction of a millisecond at most. Twice as
 many the next time, up to `READ`, while it is not ahead."""
-LEEWAY: Final = 0.03
+LEEWAY: Final = 0.008
 """Seconds by which a link may be ahead of its pace."""
 
 _IN: Final = select.EPOLLIN
