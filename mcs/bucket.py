@@ -18,6 +18,10 @@ class Bucket:
         self._left -= amount
         return True
 
+    def full(self, now: float) -> bool:
+        """Nothing of what it took is missing any more: a new one would be the same."""
+        return self._left + (now - self._at) * self.rate >= self.burst
+
     def empty(self) -> None:
         """Who asked for too much has nothing left."""
         self._left = 0.0

@@ -561,6 +561,8 @@ class Session:
         if self._gaps.asking(self.log.have, now):
             self._ask_again(now)
         self._want_again(now)
+        for participant in [p for p, bucket in self.floods.items() if p not in self.ports and bucket.full(now)]:
+            del self.floods[participant]
         if now - self.used_at >= IDLE_LOG and not self.carriers and not self.admission.ended:
             self.log = SessionLog()
             self._gaps.clear()

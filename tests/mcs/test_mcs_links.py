@@ -1,6 +1,7 @@
 """One real relay over TLS: who is let in, and that a bad link ends alone, by name."""
 
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,11 +11,14 @@ import trio.testing
 from trio.testing import MockClock
 
 from mcs import limits
+from mcs.bucket import Bucket
 from mcs.node import Node
+from mcs.session import Session
 from net import pki
 from net.dial import dial
 from net.tls import TlsRefused, client_context
 from tests.mcs.raw import Cluster, FakeManager, Meeting, RawEndpoint, packet, settled
+from tests.mcs.simulation import PortGroup
 from wire.control import (
     VERSION,
     Admitted,
@@ -38,7 +42,7 @@ from wire.control import (
 )
 from wire.errors import CloseReason
 from wire.frame import MAX_BODY
-from wire.ids import Channel
+from wire.ids import Channel, ParticipantId, SessionId
 from wire.packet import MAX_PACKET, Flag
 
 
@@ -227,6 +231,19 @@ async def test_a_flood_ends_its_link_alone(cluster: Cluster, monkeypatch: pytest
         async with cluster.member(found.address, found.meeting, 3) as again:  # coming again gives nothing new
             again.send(Channel.SCREEN, body=bytes(1000))
             assert (await again.end()).reason is CloseReason.FLOOD
+
+
+def test_what_a_guest_may_send_is_forgotten_when_it_has_gone_and_nothing_is_missing() -> None:
+    session = Session(SessionId(5), Counter(), 0.0, PortGroup)
+    floods = session.floods
+    floods[ParticipantId(2)], floods[ParticipantId(3)] = Bucket(10, 100, 0.0), Bucket(10, 100, 0.0)
+    assert floods[ParticipantId(3)].take(100, 0.0)
+    session.tick(1.0)
+    assert set(floods) == {3}
+    session.tick(9.9)
+    assert not floods[ParticipantId(3)].take(100, 9.9)
+    session.tick(10.0)
+    assert not floods
 
 
 async def test_small_packets_flood_too(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
