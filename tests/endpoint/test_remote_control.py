@@ -147,16 +147,16 @@ async def test_G10_hands_type_in_a_real_browser(meeting: Meeting, tmp_path: Path
         environment = {**os.environ, "DISPLAY": meeting.display}
         browser = await trio.lowlevel.open_process(command, env=environment, stdout=-3, stderr=-3, process_group=0)
         try:
-            await eventually(lambda: bool(windows.hidden(["empty"])))
+            await eventually(lambda: bool(windows.programs(["empty"]).areas))
             await meeting.lend(BEN)
             await meeting.hands([1, 700, 500], [2, 1, True], [2, 1, False])
             await trio.sleep(0.5)
             text = "Aé ñ中€ done"
             await meeting.hands([5, text])
-            await eventually(lambda: bool(windows.hidden([f"typed {text}"])))
+            await eventually(lambda: bool(windows.programs([f"typed {text}"]).areas))
             # Ctrl-A, and one letter over it
             await meeting.hands([4, 0xFFE3, True], [4, ord("a"), True], [4, ord("a"), False], [4, 0xFFE3, False], [5, "Z"])
-            await eventually(lambda: bool(windows.hidden(["typed Z"])))
+            await eventually(lambda: bool(windows.programs(["typed Z"]).areas))
         finally:
             os.killpg(browser.pid, 9)
             await browser.wait()
