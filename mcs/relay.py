@@ -10,7 +10,7 @@ tombstones outlive the manager, and so does the overlay (`mcs.overlay`), whose f
 asks each session's new neighbours for its packets, and lets go of those that are none any more.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
@@ -51,8 +51,8 @@ from wire.packet import CLEAR, PacketHeader, parse_packet_untrusted
 log = structlog.get_logger()
 
 
-MAX_ECHOES: Final = 4096
-"""Handshake packets that are remembered before the old ones among them are forgotten."""
+MAX_ECHOES: Final = 65_536
+"""Handshake packets that are remembered for `ECHO_FOR`; beyond it the oldest are forgotten early."""
 
 
 class ManagerPort(Protocol):
@@ -92,7 +92,7 @@ class Relay:
         self.crl = b""  # the newest list of revoked certificates, for nodes that are linked anew
         self.on_crl: Callable[[bytes], None] = lambda der: None  # one came from another server
         self._new_ways_at: float | None = None  # since when new ways wait to be used
-        self._echoes: dict[int, float] = {}  # handshake packets that came from nodes, and when
+        self._echoes: OrderedDict[int, float] = OrderedDict()  # handshake packets that came from nodes, and when; the newest last
 
     # --- endpoints ---
 
@@ -490,11 +490,13 @@ class Relay:
 
     def _is_echo(self, body: bytes) -> bool:
         """Whether this handshake packet has come from a node just now: while nodes do not agree on a tree yet, there may be circles."""
-        now, key = self._clock(), hash(body)
-        if len(self._echoes) > MAX_ECHOES:
-            self._echoes = {k: at for k, at in self._echoes.items() if now - at < ECHO_FOR}
-        last, self._echoes[key] = self._echoes.get(key, float("-inf")), now
-        return now - last < ECHO_FOR
+        now, key, echoes = self._clock(), hash(body), self._echoes
+        known = key in echoes and now - echoes[key] < ECHO_FOR
+        echoes[key] = now
+        echoes.move_to_end(key)
+        while len(echoes) > MAX_ECHOES or now - next(iter(echoes.values())) >= ECHO_FOR:
+            echoes.popitem(last=False)
+        return known
 
     def _clear(self, session: Session, header: PacketHeader, body: bytes, hops: int, *, via: str = "") -> None:
         """A handshake packet goes to its recipient's links at once and is never kept."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcs.limits import ECHO_FOR
 from mcs.overlay import Overlay
 from tests.mcs.raw import packet
 from tests.mcs.simulation import Net
@@ -300,6 +301,24 @@ def test_a_handshake_that_runs_in_a_circle_is_dropped() -> None:
     world.settle()
     assert world.ports[3].packets == []
     assert world.relays["b"].dropped["too-many-hops"] == 1
+
+
+def test_a_handshake_that_comes_again_is_known_for_a_while_and_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that says handshakes without end costs neither memory nor time that grows."""
+    monkeypatch.setattr("mcs.relay.MAX_ECHOES", 100)
+    world = net()
+    relay, port = world.relays["b"], world.ports[3].session.carriers["a"].port
+    say = [Frame(PACKET, 1, packet(world.meeting.session, 1, 0, 0, to=3, flags=24, body=b"%d" % number)) for number in range(1000)]
+    for frame in (*say, say[-1], say[-100]):
+        relay.node_packet(port, frame)
+    assert relay.dropped["echo"] == 2
+    relay.node_packet(port, say[0])  # one of the old ones passes once more
+    assert relay.dropped["echo"] == 2
+    assert len(relay._echoes) == 100
+    world.now += ECHO_FOR
+    relay.node_packet(port, say[-1])
+    assert relay.dropped["echo"] == 2
+    assert len(relay._echoes) == 1
 
 
 def test_B04_what_was_handed_on_from_dying_relay_to_dying_relay_is_whole() -> None:
