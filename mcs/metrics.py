@@ -8,6 +8,7 @@ Sessions appear under six characters of a hash: a session's number is for its me
 
 import os
 import resource
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ import msgspec
 import trio
 
 from mcs.session import Session
+from net.pki import expiry_warning
 from wire.ids import SessionId
 
 if TYPE_CHECKING:
@@ -119,6 +121,7 @@ def kept(session: Session) -> int:
 
 def status(node: "Node") -> dict[str, Any]:
     relay, overlay = node.relay, node.relay.overlay
+    reachable = overlay.reachable()
     nodes = {
         name: {
             "region": state.info.region,
@@ -130,6 +133,7 @@ def status(node: "Node") -> dict[str, Any]:
             "left": state.left,
             "rtt_ms": round(1000 * rtt, 1) if (rtt := overlay.rtt(name)) is not None else None,
             "linked": name in relay.nodes or name == overlay.me,
+            "reachable": name in reachable,
         }
         for name, state in sorted(overlay.states.items())
     }
@@ -139,6 +143,7 @@ def status(node: "Node") -> dict[str, Any]:
         "pid": os.getpid(),
         "manager": relay.manager is not None,
         "links": relay.links,
+        "reserves": sum(len(session.reserves) for session in relay.sessions.values()),
         "sessions": len(overlay.ours),
         "draining": node.draining,
         "revoked_certificates": len(node.revocations),
@@ -159,6 +164,7 @@ def _tree(node: "Node", session: Session) -> dict[str, Any]:
     return {
         "session": alias(session.id),
         "links_here": session.links,
+        "reserves_here": len(session.reserves),
         "people": len(session.everybody()),
         "ended": session.admission.ended,
         "root": tree.root if tree else None,
@@ -170,8 +176,8 @@ def _tree(node: "Node", session: Session) -> dict[str, Any]:
 
 
 def _seen_by(node: "Node", other: str) -> set[str]:
-    """Whom another relay says that it is linked to. What a dead one last said of itself is no news of it."""
-    state = node.relay.overlay.states.get(other)
+    """Whom another relay says that it is linked to. What a dead one last said is no news of anybody: two of them would vouch for each other."""
+    state = node.relay.overlay.states.get(other) if other in node.relay.overlay.reachable() else None
     return {peer for peer, _ in state.peers} if state and not state.left else set()
 
 
@@ -183,8 +189,12 @@ def wrong(node: "Node") -> list[str]:
     """What an operator should look at, in sentences; empty while all is well."""
     relay, overlay = node.relay, node.relay.overlay
     found = []
+    if (sentence := expiry_warning(node.identity.certificate, datetime.now(UTC))) is not None:
+        found.append(sentence)
     if node.settings.managers and relay.manager is None:
         found.append("No manager is linked: running sessions go on, new ones do not reach this relay.")
+    if node.settings.peers and not relay.nodes:
+        found.append("No other relay is linked, though peers are set: members on them and here do not hear each other.")
     for name, info in sorted(overlay.known().items()):
         if name not in relay.nodes:
             others = sorted(other for other in overlay.states if name in _seen_by(node, other))
@@ -196,7 +206,7 @@ def wrong(node: "Node") -> list[str]:
     found += [f"The way to {name} takes {rtt * 1000:.0f} ms." for name in sorted(relay.nodes) if (rtt := overlay.rtt(name)) and rtt >= FAR]
     for session in relay.sessions.values():
         if session.waiting:
-            found.append(f"In session {alias(session.id)}, {len(session.waiting)} senders wait for a reader that is behind.")
+            found.append(f"In session {alias(session.id)}, members who wait for a reader that is behind: {len(session.waiting)}.")
     lost = relay.dropped["lost"]
     if lost:
         found.append(f"{lost} gaps were given up as lost since this relay started.")

@@ -357,6 +357,10 @@ class Overlay:
             found = self._trees[root, readers, fresh] = self._grow(root, readers, fresh)
         return found
 
+    def reachable(self) -> frozenset[str]:
+        """This node, and all others to which links lead. What others last said of themselves is no news of them."""
+        return frozenset(self._reachable())
+
     def _reachable(self) -> dict[str, dict[str, int]]:
         """What can be reached from here: for each node its links and their classes."""
         if self._graph is None:

@@ -112,8 +112,19 @@ async def test_a_relay_that_is_parted_says_what_is_wrong(cluster: Cluster) -> No
         here = f"relay-a (127.0.0.1:{second.addresses[0][1]}) is not linked from here;"
         assert status(first)["wrong"] == [f"{here} nobody sees it."]
         assert status(first)["nodes"]["relay-a"]["peers"] == {}
-        first.relay.overlay.hear(NodeState(NodeInfo("relay-c", [("127.0.0.1", 9)]), 1, 1, [("relay-a", 0)]))
+        dead = NodeState(NodeInfo("relay-c", [("127.0.0.1", 9)]), 1, 1, [("relay-a", 0)])  # two dead ones do not vouch for each other
+        first.relay.overlay.hear(dead)
+        assert f"{here} nobody sees it." in status(first)["wrong"]
+        first.relay.overlay.link_up("relay-c")
+        first.relay.overlay.hear(change(dead, serial=2, peers=[("relay-a", 0), ("relay-b", 0)]))
         assert f"{here} others see it (relay-c)." in status(first)["wrong"]
+        first.relay.overlay.hear(NodeState(NodeInfo("relay-d", [("127.0.0.1", 9)]), 1, 1, [], links=7))
+        console = Console(record=True, width=100, file=io.StringIO())
+        show_overlay(status(first), console)
+        rows = {words[0]: words for line in console.export_text().splitlines() if (words := line.split())}
+        assert rows["relay-b"][-3:] == ["all", "but", "relay-a"]
+        assert rows["relay-a"][2:5] == ["not", "linked", "here"]
+        assert rows["relay-d"][2:] == ["gone", "–", "–", "–", "–"]  # what it last said is no news
 
 
 async def test_B04_a_drained_relay_sends_its_sessions_elsewhere_without_a_lost_packet(cluster: Cluster, tmp_path: Path) -> None:
