@@ -125,9 +125,14 @@ class Overlay:
     # --- whom to call ---
 
     def known(self) -> dict[str, NodeInfo]:
-        """All other nodes that may be there: what the manager names, and what nodes say of themselves, which is newer."""
+        """All other nodes that may be there: what the manager names, and what nodes say of themselves. Which is newer nobody knows, where one
+        that started anew has another address: it is called at both, at the manager's first."""
         found = dict(self.members)
-        found.update({node: state.info for node, state in self.states.items() if not state.left})
+        for node, state in self.states.items():
+            if not state.left:
+                named = found.get(node)
+                both = state.info.addresses if named is None else list(dict.fromkeys([*named.addresses, *state.info.addresses]))
+                found[node] = replace(state.info, addresses=both)
         for node, state in self.states.items():
             if state.left:
                 found.pop(node, None)

@@ -10,7 +10,7 @@ import trio
 
 from net.listener import Address
 from tests.mcs.processes import relay_process
-from tests.mcs.raw import PATIENCE, Cluster, FakeManager, Meeting, RawEndpoint
+from tests.mcs.raw import PATIENCE, Cluster, FakeManager, Meeting, RawEndpoint, settled
 from wire.control import Admitted, Have, Want
 from wire.errors import CloseReason
 from wire.ids import Channel
@@ -87,6 +87,7 @@ async def test_a_relay_that_starts_anew_is_told_everything_by_the_other(cluster:
         async with relay_process(cluster, "relay-b", address, tmp_path) as b:
             await manager.until(lambda: len(manager.nodes) == 2)
             await manager.tell(meeting.facts(serial=1))
+            await settled(lambda: "node-linked" in a.log.read_text())  # it has said where it is; it comes back elsewhere
             b.kill()
             await b.ended()
         async with cluster.member(a.address, meeting, 1) as one, cluster.member(a.address, meeting, 3) as three:
