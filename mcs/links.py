@@ -24,6 +24,8 @@ from mcs.limits import (
     FLOOD_RATE,
     ITEM_COST,
     MAX_HAVE_PARTS,
+    MAX_SESSIONS,
+    MAX_STREAMS,
     NODE_OUTBOX,
     OFFICE_CLEAR_BURST,
     OFFICE_CLEAR_RATE,
@@ -200,6 +202,8 @@ class NodeLink:
             session = SessionId(item.session)
             parts = self._have.setdefault(session, [])
             parts += item.have
+            if len(parts) > MAX_STREAMS or len(self._have) > MAX_SESSIONS:
+                raise UnexpectedMessage("have-vectors do not end")
             if not item.more:
                 del self._have[session]
                 self._relay.node_have(self, session, parts)

@@ -41,6 +41,8 @@ WORST: Final = 12
 SAMPLES: Final = 4
 """Measurements of which the least counts; as many in a row must say another class before it is published."""
 MAX_NODES: Final = MAX_ENTRIES
+MAX_SAID: Final = 1 << 17
+"""Words of nodes on sessions that are kept, one for each session of each node: what one node says costs every other one memory."""
 FORGET_AFTER: Final = 600.0
 """Seconds after which a node that nobody has a link to, and no manager names, is called no more."""
 _DETOUR: Final = 1 << 20  # more than any way costs: for what is done only where nothing else is left
@@ -100,6 +102,8 @@ class Overlay:
         self.all_moved = False  # the same of all sessions
         self.new_ways = False  # the same of all sessions, and nothing was lost: it may wait for what else comes up in the same moment
         self._readers: dict[SessionId, dict[str, Said]] = {}
+        self._said = 0  # how many words that are
+        self.refused = 0  # for want of room; taken by the relay
         self._classes: dict[str, int] = {}  # as published
         self._measured: dict[str, deque[float]] = {}
         self._other_class: dict[str, tuple[int, int]] = {}  # a class that is not published yet, and how often it was measured in a row
@@ -160,7 +164,7 @@ class Overlay:
         if self.states.pop(node, None) is not None:
             self._changed()
         for session, nodes in list(self._readers.items()):
-            nodes.pop(node, None)
+            self._said -= nodes.pop(node, None) is not None
             if not nodes:
                 del self._readers[session]
 
@@ -296,7 +300,7 @@ class Overlay:
         self._changed()
         told: list[Control] = [self.state]
         for nodes in self._readers.values():
-            nodes.pop(self.me, None)
+            self._said -= nodes.pop(self.me, None) is not None
         ours = sorted(self.ours)
         for at in range(0, len(ours), MAX_ENTRIES):
             again = NodeReaders(self.me, self.state.boot, self._serial, list(ours[at : at + MAX_ENTRIES]))
@@ -306,18 +310,21 @@ class Overlay:
         return told
 
     def _note_readers(self, fact: NodeReaders, session: SessionId) -> bool:
-        nodes = self._readers.setdefault(session, {})
-        known = nodes.get(fact.node)
+        known = self._readers.get(session, {}).get(fact.node)
         version = (fact.boot, fact.serial)
         if known is not None and version <= known.version:
             return False
-        nodes[fact.node] = Said(version, fact.readers, fact.fresh)
+        if known is None and self._said >= MAX_SAID and fact.node != self.me:
+            self.refused += 1
+            return False
+        self._said += known is None
+        self._readers.setdefault(session, {})[fact.node] = Said(version, fact.readers, fact.fresh)
         self.moved.add(session)
         return True
 
     def forget_session(self, session: SessionId) -> None:
         """It is over for all."""
-        self._readers.pop(session, None)
+        self._said -= len(self._readers.pop(session, ()))
 
     def _changed(self, *, lost: bool = True) -> None:
         self._graph = None

@@ -339,6 +339,9 @@ class Relay:
 
     def _hear(self, port: NodePort, fact: NodeState | NodeReaders) -> None:
         news = self.overlay.hear(fact)
+        if self.overlay.refused:
+            self.dropped["too-many-sessions"] += self.overlay.refused
+            self.overlay.refused = 0
         ours = (fact.info.node if isinstance(fact, NodeState) else fact.node) == self.node
         self._spread(news, but="" if ours else port.node)
         if news and isinstance(fact, NodeState):
@@ -553,7 +556,8 @@ class Relay:
                 self._readers_moved(session, readers=False)
             self._fed(session)  # nobody is left who could bring something
             ended = admission.ended_at is not None and now - admission.ended_at >= ENDED_SESSION
-            if session.deserted and (ended or now - session.used_at >= IDLE_SESSION):
+            idle = now - session.used_at >= IDLE_SESSION and not self.overlay.readers(session.id)  # elsewhere it may go on for days
+            if session.deserted and (ended or idle):
                 session.link_to([], now)
                 del self.sessions[session.id]
                 self._news.pop(session.id, None)

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcs.limits import ECHO_FOR
+from mcs.limits import ECHO_FOR, IDLE_SESSION
 from mcs.overlay import Overlay
 from tests.mcs.raw import packet
 from tests.mcs.simulation import Net
-from wire.control import Admitted, Facts, Fetch, Lost, Membership, NodeInfo, Office, Presence, Revoke, Taken, Want
-from wire.errors import CloseReason, LinkClosed
+from wire.control import Admitted, Facts, Fetch, Lost, Membership, NodeHave, NodeInfo, NodeReaders, Office, Presence, Revoke, Taken, Want
+from wire.errors import CloseReason, LinkClosed, UnexpectedMessage
 from wire.frame import MAX_HOPS, PACKET, Frame
 from wire.ids import ParticipantId, SessionId
 
@@ -445,6 +445,44 @@ def test_sessions_are_forgotten_in_time() -> None:
     world.now += 600
     world.settle()
     assert not any(relay.sessions for relay in world.relays.values())
+
+
+def test_a_session_is_not_forgotten_while_it_goes_on_elsewhere() -> None:
+    """Somebody may come from there, days later."""
+    world = net({1: "a", 2: "a", 3: "b"})
+    port = world.ports.pop(3)
+    world.relays["b"].leave(port.session, port)
+    world.settle()
+    world.now += IDLE_SESSION
+    world.settle()
+    assert world.relays["b"].sessions
+    world.ports[3] = world.attach(3, "b")
+    world.send(1, 2)
+    world.settle()
+    assert [h.counter for h in world.ports[3].packets] == [0]
+
+
+def test_what_one_node_says_of_sessions_costs_every_other_one_a_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcs.overlay.MAX_SAID", 50)
+    world = net()
+    relay, link = world.relays["b"], world.links["b", "a"].link
+    for ghost in range(10):
+        link.received(NodeReaders(f"ghost-{ghost}", 1, 1, list(range(10, 20))))
+    assert sum(len(nodes) for nodes in relay.overlay._readers.values()) == 50
+    assert relay.dropped["too-many-sessions"] == 100 - (50 - len(NODES))
+    world.send(1, 2)
+    world.settle()
+    assert [h.counter for h in world.ports[3].packets] == [0]
+
+
+def test_a_have_vector_of_a_node_that_does_not_end_ends_its_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcs.links.MAX_STREAMS", 10)
+    link = net().links["b", "a"].link
+    part = NodeHave(1, [(1, 0, 2, 0)] * 5, more=True)
+    link.received(part)
+    link.received(part)
+    with pytest.raises(UnexpectedMessage, match="do not end"):
+        link.received(part)
 
 
 @pytest.mark.parametrize(("me", "called"), [("a", ["b", "c"]), ("b", ["c"]), ("c", [])])
