@@ -343,6 +343,11 @@ class Caller:
         self._parts = 0
 
     @property
+    def node(self) -> str:
+        """The name of a relay; "": somebody else."""
+        return self._peer.node if self._peer is not None and self._peer.kind == "mcs" else ""
+
+    @property
     def label(self) -> str:
         if self.role is None and self._hello is not None and self._hello.standby:
             return f"participant {self._hello.participant}, in reserve"
@@ -455,6 +460,11 @@ class Dialled:
         self._me = me
         self._expected = expected
         self._make_role = make_role
+
+    @property
+    def node(self) -> str:
+        """The name of a relay; "": a manager."""
+        return self._expected or ""
 
     @property
     def label(self) -> str:

@@ -199,7 +199,8 @@ def wrong(node: "Node") -> list[str]:
         if name not in relay.nodes:
             others = sorted(other for other in overlay.states if name in _seen_by(node, other))
             seen = f"others see it ({', '.join(others)})" if others else "nobody sees it"
-            found.append(f"{name} ({info.addresses[0][0]}:{info.addresses[0][1]}) is not linked from here; {seen}.")
+            why = f" ({node.why_parted[name]})" if name in node.why_parted else ""
+            found.append(f"{name} ({info.addresses[0][0]}:{info.addresses[0][1]}) is not linked from here{why}; {seen}.")
     for name, state in sorted(overlay.states.items()):
         if state.draining and not state.left:
             found.append(f"{name} is being drained.")

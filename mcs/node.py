@@ -42,6 +42,8 @@ STOP_WITHIN: Final = 2.0
 LAST_WORDS: Final = 0.05
 """Seconds for what this node tells the others before its links end."""
 PEER_EVERY: Final = 2.0
+REVOKED_AGAIN: Final = 15.0
+"""Seconds until a server is called again where this one's certificate, or its own, is refused as revoked. It would fill all logs."""
 DRAIN_AT_ONCE: Final = 50
 DRAIN_EVERY: Final = 0.1
 DRAIN_WITHIN: Final = 30.0
@@ -61,6 +63,7 @@ class Node:
         self.addresses: list[Address] = []  # really listened on
         self.metrics_port = 0  # really listened on
         self.closed: Counter[str] = Counter()  # links, by why they ended
+        self.why_parted: dict[str, str] = {}  # of other nodes: why the last link to it ended, or a call was in vain
         self._tap = Tap(settings.tap) if settings.tap else None
         self._client = client_context(self.identity.ca_path, self.identity)
         self._certificates: dict[Pumped, int] = {}  # of other servers: their serial numbers
@@ -151,6 +154,8 @@ class Node:
     def _ended(self, one: Pumped, why: LinkClosed, handler: Caller | Dialled) -> None:
         self._certificates.pop(one, None)
         self.closed[why.reason] += 1
+        if handler.node:
+            self.why_parted[handler.node] = str(why.reason)
         host, port = one.remote_address
         log.info("link-closed", who=handler.label, reason=str(why.reason), by="them" if why.remote else "us", at=f"{host}:{port}")
 
@@ -231,6 +236,8 @@ class Node:
                     raise Unreachable
                 stream = await dial(addresses(), self._client, server_kind=kind, cluster=self.me.cluster, timeout=DIAL_WITHIN, tap=self._tap)
             except (Unreachable, TlsRefused) as error:
+                if node is not None:
+                    self.why_parted[node] = str(error).partition(":")[0]
                 if said != str(error):  # once, not with every attempt
                     said = str(error)
                     log.warning("dial-failed", server=node or kind, reason=said)
@@ -240,7 +247,9 @@ class Node:
                     log.warning("dial-failed", server=node, reason="another node answers at its address")
                     await stream.aclose()
                 else:
-                    await self._call(stream, dialled)
+                    why = await self._call(stream, dialled)
+                    if why.reason is CloseReason.CERTIFICATE_REVOKED:
+                        pause = REVOKED_AGAIN
                 if dialled.welcomed:
                     pause, said = shortest, ""
             with trio.move_on_after(pause * random.uniform(0.5, 1.0)):  # noqa: S311  # spreads callers, decides nothing
@@ -250,12 +259,14 @@ class Node:
             # whoever refuses is called less and less often; where nothing answers, the call itself has taken its time
             pause = min(longest, pause * 2) if trio.current_time() - began < longest else shortest
 
-    async def _call(self, stream: TlsStream, dialled: Dialled) -> None:
-        """Until the link has ended."""
+    async def _call(self, stream: TlsStream, dialled: Dialled) -> LinkClosed:
+        """Until the link has ended; why."""
         ended = trio.Event()
+        found: list[LinkClosed] = []
 
         def on_end(one: Pumped, why: LinkClosed) -> None:
             self._ended(one, why, dialled)
+            found.append(why)
             ended.set()
 
         dialled.connection = connection = self.pump.adopt(stream, Side.CALLER, dialled, on_end)
@@ -265,6 +276,7 @@ class Node:
             await ended.wait()
         finally:
             connection.close(CloseReason.SHUTDOWN)
+        return found[0]
 
     async def _report_load(self) -> None:
         while True:

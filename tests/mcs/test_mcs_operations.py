@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import trio
 from msgspec.structs import replace as change
 from rich.console import Console
@@ -56,7 +57,8 @@ async def test_G35_a_node_joins_by_its_certificate_and_one_address_without_a_man
             assert await guest.gets(2, 1) == [0]
 
 
-async def test_G24_a_revoked_relay_loses_its_links_and_is_refused_by_name(cluster: Cluster) -> None:
+async def test_G24_a_revoked_relay_loses_its_links_and_is_refused_by_name(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcs.node.REVOKED_AGAIN", 0.1)
     relays(cluster, "relay-x")
     async with unmanaged(cluster, "relay-b", "relay-a", "relay-x") as (first, second, third):
         pki.revoke(cluster.ca.parent, "relay-x")
@@ -68,6 +70,7 @@ async def test_G24_a_revoked_relay_loses_its_links_and_is_refused_by_name(cluste
         await settled(lambda: first.closed[CloseReason.CERTIFICATE_REVOKED] + second.closed[CloseReason.CERTIFICATE_REVOKED] > refused)
         assert not third.relay.nodes
         assert third.closed[CloseReason.CERTIFICATE_REVOKED] >= 1  # the other side says why
+        assert any("relay-x" in sentence and "(certificate-revoked)" in sentence for sentence in status(first)["wrong"])
 
 
 async def test_metrics_and_the_picture_of_the_overlay(cluster: Cluster) -> None:
@@ -109,7 +112,7 @@ async def test_a_relay_that_is_parted_says_what_is_wrong(cluster: Cluster) -> No
         first.relay.overlay.hear(change(second.relay.overlay.state, serial=1 << 40, left=False))  # as if it had not
         stale = change(second.relay.overlay.state, serial=1 << 41, left=False, peers=[("relay-b", 0), ("relay-c", 0)])  # its last word
         first.relay.overlay.hear(stale)
-        here = f"relay-a (127.0.0.1:{second.addresses[0][1]}) is not linked from here;"
+        here = f"relay-a (127.0.0.1:{second.addresses[0][1]}) is not linked from here (server-stopping);"
         assert status(first)["wrong"] == [f"{here} nobody sees it."]
         assert status(first)["nodes"]["relay-a"]["peers"] == {}
         dead = NodeState(NodeInfo("relay-c", [("127.0.0.1", 9)]), 1, 1, [("relay-a", 0)])  # two dead ones do not vouch for each other
