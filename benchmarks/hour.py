@@ -4,7 +4,10 @@ The relay process and its links are those of `benchmarks/fanout.py`. One meeting
 is compressed, the number of packets is not. In every minute of the meeting
 
     720 screen updates of two packets       3,600 pointers       120 chat lines of 300 bytes
-    12 log entries                          a snapshot of the screen of 20 packets       10 people who come and go
+    a snapshot of the screen of 20 packets  10 people who come and go
+
+and in the first 15 minutes an hour's log entries, 720. They go by age alone, after two minutes, and age is not compressed:
+said one after the other they would look like a leak of 900 bytes each.
 
 Memory is looked at after each minute of it. The relay keeps the last 1 MiB of what a sender says and 4 MiB of its screen, so it is full
 after some minutes; what counts is what comes on top of that.
@@ -48,14 +51,14 @@ def packet(channel: Channel, size: int, *, last: bool = True) -> bytes:
     return encode_frame(PACKET, header + bytes(size - HEADER_SIZE))
 
 
-def minute() -> Iterator[bytes]:
+def minute(number: int) -> Iterator[bytes]:
     """What is said in one minute, in its order; each entry in one write."""
     for tick in range(720):  # twelve a second
         yield packet(Channel.SCREEN, 3000, last=False) + packet(Channel.SCREEN, 1500)
         yield b"".join(packet(Channel.CURSOR, 90) for _ in range(5))
         if tick % 6 == 0:
             yield packet(Channel.CHAT, 300)
-        if tick % 60 == 0:
+        if number < 15 and tick % 15 == 0:
             yield packet(Channel.LOG, 400)
         if tick == 360:
             yield b"".join(packet(Channel.SNAPSHOT, 16_000, last=part == 19) for part in range(20))
@@ -84,9 +87,9 @@ def main() -> None:
         with bench.ours() as server, bench.links(server, 200, RECEIVERS), entered(bench, server.port, 1) as sender:
             visitors = iter(range(RECEIVERS + 2, RECEIVERS + 2 + MINUTES * VISITORS))
             spent = cpu(server.pid)
-            for _ in range(MINUTES):
+            for at in range(MINUTES):
                 began, before = time.monotonic(), sum(_COUNTERS.values())
-                for number, said in enumerate(minute()):
+                for number, said in enumerate(minute(at)):
                     sender.settimeout(10)
                     sender.sendall(said)
                     if number % 150 == 0:
