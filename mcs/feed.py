@@ -29,7 +29,7 @@ _LATEST: Final = (Channel.VOICE, Channel.CURSOR)  # in the write order
 
 
 class Group(Protocol):
-    """Links that are written the same bytes (`net.pump.Group`). A link that does not take them leaves it and says `Feed.behind`."""
+    """Links that are written the same bytes (`net.pumped.Group`). A link that does not take them leaves it and says `Feed.behind`."""
 
     def write(self, records: list[bytes], now: float) -> None: ...
 

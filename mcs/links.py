@@ -4,7 +4,7 @@
                         ──NodeHello──▶ `NodeLink`      (an mcs certificate of this cluster)
     dialled:   `NodeLink`, `ManagerLink`               (they say NodeHello first)
 
-Each is the `net.pump.PumpHandler` of one link: `received` and `packets` decide at once, `pull` brings the next bytes.
+Each is the `net.pumped.PumpHandler` of one link: `received` and `packets` decide at once, `pull` brings the next bytes.
 """
 
 from collections import deque
@@ -36,7 +36,7 @@ from mcs.relay import Relay
 from mcs.session import Session
 from net.path import path_rtt
 from net.pki import PeerName
-from net.pump import Group, Pumped
+from net.pumped import Group, Pumped
 from wire.control import (
     VERSION,
     Control,

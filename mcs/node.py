@@ -28,7 +28,8 @@ from net.dial import Unreachable, dial, knock
 from net.listener import listen, serve_tls
 from net.pki import Identity, Kind, PkiUnreadable
 from net.process import warn_of_expiry
-from net.pump import Group, Pump, Pumped
+from net.pump import Pump
+from net.pumped import Group, Pumped
 from net.revocation import Revocations, serial_of
 from net.stream import TlsStream
 from net.tap import Tap

@@ -229,7 +229,7 @@ class TlsStream(trio.abc.Stream):
 
     @property
     def tls(self) -> SSL.Connection:
-        """For `net.pump`, which calls OpenSSL itself while it owns the stream."""
+        """For `net.pumped`, which calls OpenSSL itself while it owns the stream."""
         return self._tls
 
     @property

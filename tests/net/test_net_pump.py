@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from net.connection import Connection
-from net.pump import WRITE, Group, Pump, Pumped
+from net.pump import Pump
+from net.pumped import WRITE, Group, Pumped
 from net.stream import TlsStream
 from tests.net.cluster import PATIENCE, Cluster
 from wire.control import VERSION, Control, Hello, Want, Welcome
