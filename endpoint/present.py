@@ -283,7 +283,7 @@ class Presenter:
             await self._snapshot(None)
 
     async def _encoded(self, picture: Picture, damage: list[Rect] | None) -> bytes | None:
-        self._pace.tick(trio.current_time(), self._session.bytes_sent)
+        self._pace.tick(trio.current_time(), self._session.bytes_sent, self._session.screen_backlog)
         self._encoder.rate = self._pace.rate
         encode = partial(self._encoder.update, picture, damage, restart=self._restart, now=trio.current_time())
         if damage is not None and sum(rect.area for rect in damage) < LARGE and self._encoder.due is None:
@@ -364,7 +364,7 @@ class Presenter:
             self._answer()
         elif isinstance(event, PresenterChanged | LinkChanged | SessionEnded | Removed):
             if isinstance(event, LinkChanged):
-                self._pace = Pace()
+                self._pace = Pace(self._pace)
                 if self._word is not None:  # the link that is gone may have died with it
                     self._say(self._word)
             elif self.on_air is not OnAir.OFF and self._session.state.presenter != self._session.me:

@@ -56,8 +56,13 @@ BETTER_AFTER: Final = 4.0
 """Seconds in one quality until film gets better, where the link takes that; twice as long each time that it was too much."""
 BETTER_WITHIN: Final = 32.0
 WORSE_AFTER: Final = 1.0
+BETTER_SOON: Final = 0.5
+MUCH: Final = 2.0
+"""Where a film began with a guess, it gets better after so long on a line that has turned out to be so many times as fast."""
 _KEY: Final = 4.0
 """A film's first frame takes about so many times the bytes of another."""
+_KEY_BYTES: Final = 1.0
+"""Of a pixel of it at the best quality, at most, nearly always."""
 _STEP: Final = 1.7
 """One quality of film takes about so many times the bytes of the next."""
 _STILL_BYTES: Final = 1.2
@@ -102,6 +107,8 @@ class Encoder:
         self.rate = math.inf  # bytes a second that the link takes, as far as who sends knows; film and its refining are fitted to it
         self._quality = 0  # into vp9.QUALITIES
         self._chosen_at = -1e9  # when
+        self._guessed_for: float | None = None  # at which rate, if it was a guess
+        self._filmed_at = -1e9  # when film was sent last
         self._patience = BETTER_AFTER
         self._due: float | None = None
 
@@ -234,6 +241,8 @@ class Encoder:
         paints = tuple(part for rect in rects if (part := _common(rect, region)))
         filming = self._filming
         scale = 2 if sum(rect.area for rect in paints) > HALF or region.area > 4 * HALF else 1
+        if filming is None and now - self._filmed_at > BETTER_AFTER:
+            self._guess(sum(rect.area for rect in paints) / scale**2, now)
         if begins or filming is None or filming.region != region or filming.quality != self._quality or filming.scale < scale:
             filming = self._filming = _begun(region, scale, self._quality)
         x, y, w, h = region
@@ -245,6 +254,7 @@ class Encoder:
             where = np.s_[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
             np.bitwise_and(new[where], COLOUR, out=old[where])
         self._vague |= tiles
+        self._filmed_at = now
         begins, filming.begun = not filming.begun, True
         self._fit(len(frame) / (_KEY if begins else 1.0), now)
         within = np.zeros_like(tiles)
@@ -253,17 +263,29 @@ class Encoder:
             within[height // TILE :, -(-x // TILE) : (x + w) // TILE] = y <= height // TILE * TILE
         return Film(region, filming.scale, begins, paints, frame), tiles & within
 
+    def _guess(self, pixels: float, now: float) -> None:
+        """Choose the quality of a film whose first frame has so many pixels; as soon as there is one, better is known."""
+        size, room = _KEY_BYTES * pixels / _KEY, FRAME_SECONDS * self.rate
+        if size > room:
+            steps = min(math.ceil(math.log(size / room, _STEP)), len(QUALITIES) - 1)
+            self._quality, self._chosen_at, self._guessed_for = max(self._quality, steps), now, self.rate
+
     def _fit(self, size: float, now: float) -> None:
         """Choose the quality of the frames to come by the size of this one. Each change costs a key frame, so there is time between two."""
-        room = FRAME_SECONDS * self.rate
+        room, waited, guessed_for = FRAME_SECONDS * self.rate, now - self._chosen_at, None
         if self.rate == math.inf:
             self._patience = BETTER_AFTER
-        if size > room and now - self._chosen_at >= WORSE_AFTER:
-            steps = math.ceil(math.log(size / room, _STEP))
-            self._quality, self._chosen_at = min(self._quality + steps, len(QUALITIES) - 1), now
+        if size > room and waited >= WORSE_AFTER:
+            steps = -math.ceil(math.log(size / room, _STEP))
             self._patience = min(2 * self._patience, BETTER_WITHIN)
-        elif self._quality and _STEP * size < room and now - self._chosen_at >= self._patience:
-            self._quality, self._chosen_at = self._quality - 1, now
+        elif self._guessed_for is not None and self.rate >= MUCH * self._guessed_for and waited >= BETTER_SOON:
+            steps, guessed_for = 1 if room < math.inf else len(QUALITIES), self.rate
+        elif self._quality and _STEP * size < room and waited >= self._patience:
+            steps = 1
+        else:
+            return
+        self._quality = min(max(self._quality - steps, 0), len(QUALITIES) - 1)
+        self._chosen_at, self._guessed_for = now, guessed_for
 
     def _still(self, new: Words, old: Words, now: float) -> Exact | None:
         """What stood still, exactly, as much of it as one update may hold."""

@@ -17,7 +17,7 @@ from endpoint.cli.faces import Face
 from endpoint.cli.room import Room as CommandLine
 from endpoint.events import ScreenMessage
 from endpoint.messages import ScreenKind
-from endpoint.pace import FIRST_BACKLOG, LEAST, MAX_BACKLOG, MIN_BACKLOG, TRUST_AFTER, Pace
+from endpoint.pace import FIRST_BACKLOG, FIRST_RATE, LEAST, MAX_BACKLOG, MIN_BACKLOG, SWALLOWED, TRUST_AFTER, Pace
 from endpoint.present import OnAir, Presenter
 from endpoint.screen.picture import Picture, Rect, ScreenError, blank
 from endpoint.session import Session
@@ -187,12 +187,13 @@ async def test_G09_what_a_pause_drops_does_not_count_as_what_the_line_takes(
 ) -> None:
     """A line that stands still for a moment, in which its presenter pauses: nothing was sent then, and nothing can be said of its rate."""
     async with presenting(net, presented, Filming()) as (_, presenter):
+        rate = presenter._pace.rate
         net.relays["a"].rate = 8000
         await until(lambda: presenter.skipped > 0)
         presenter.pause()
         presenter.resume()
         await trio.testing.wait_all_tasks_blocked()
-        assert presenter._pace.rate == math.inf
+        assert presenter._pace.rate >= rate
         net.relays["a"].rate = math.inf
         shown = presenter.frames
         await until(lambda: presenter.frames > shown + 20)
@@ -225,6 +226,7 @@ async def mended(net: Net, session: Session) -> None:  # noqa: F811
     await until(lambda: session.node)
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     ("act", "kind", "light"),
     [(Presenter.pause, ScreenKind.PAUSED, OnAir.PAUSED), (Presenter.stop, ScreenKind.STOPPED, OnAir.OFF)],
@@ -280,6 +282,7 @@ async def test_G09_the_last_word_is_said_again_by_a_new_link_and_to_who_asks(
         assert len(relay.of(Channel.SNAPSHOT)[0]) > 200, "a picture, not a word"
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_G09_who_loses_the_right_without_a_line_is_off_air_and_shares_again_by_another_act(
     net: Net,  # noqa: F811
     presented: Room,
@@ -340,6 +343,7 @@ async def test_G09_a_source_that_is_gone_is_a_named_error_and_the_light_goes_out
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_G09_a_screen_that_is_too_large_to_send_as_a_whole_is_told_and_tried_again(
     net: Net,  # noqa: F811
     presented: Room,
@@ -379,9 +383,33 @@ async def test_G09_a_screen_that_is_too_large_to_send_as_a_whole_is_told_and_tri
         assert not session.over
 
 
+def test_a_line_of_which_nothing_is_known_is_taken_for_a_slow_one_until_it_shows_that_it_is_not() -> None:
+    pace = Pace()
+    assert (pace.rate, pace.backlog) == (FIRST_RATE, FIRST_BACKLOG)
+    pace.tick(10.0, 1000, 0)
+    pace.tick(10.02, 1000 + SWALLOWED, 0)  # a kernel may have swallowed that
+    pace.tick(10.04, 100_000, 50_000)  # something waits: it is not known how fast that leaves
+    assert (pace.rate, pace.guessed) == (FIRST_RATE, True)
+    pace.tick(10.6, 160_000, 0)  # it has kept up
+    assert (pace.rate, pace.guessed) == (2 * FIRST_RATE, True)
+    pace.tick(12.0, 161_000, 0)  # with next to nothing
+    assert pace.rate == 2 * FIRST_RATE
+    pace.tick(12.5, 161_000 + SWALLOWED + 1_000_000, 0)
+    assert pace.rate == 4_000_000
+    pace.tick(12.52, 20_000_000, 0)
+    assert (pace.rate, pace.guessed) == (math.inf, False)
+    pace = Pace(pace)  # another link
+    pace.tick(13.0, 0, 0)
+    assert (pace.rate, pace.guessed) == (math.inf, False)
+    pace = Pace()
+    pace.measured(60_000, 2.0, 11.0)
+    assert (pace.rate, pace.guessed) == (30_000, False)
+    pace.measured(16_000, 0.01, 12.0)  # one write
+    assert pace.rate == 30_000
+
+
 def test_the_pace_follows_the_line_down_at_once_and_up_again_in_time() -> None:
     pace = Pace()
-    assert (pace.rate, pace.backlog) == (math.inf, FIRST_BACKLOG)
     pace.measured(100_000, 1.0, 50.0)
     assert (pace.rate, pace.backlog) == (100_000, 25_000)
     pace.measured(300_000, 1.0, 51.0)
@@ -390,13 +418,13 @@ def test_the_pace_follows_the_line_down_at_once_and_up_again_in_time() -> None:
     assert (pace.rate, pace.backlog) == (20_000, MIN_BACKLOG)
     pace.measured(0, 0.0, 53.0)
     assert pace.rate == LEAST
-    pace.tick(53.0 + TRUST_AFTER / 2, 0)
+    pace.tick(53.0 + TRUST_AFTER / 2, 0, 0)
     assert pace.rate == LEAST
-    pace.tick(50.0, 0)  # a clock that goes back
+    pace.tick(50.0, 0, 0)  # a clock that goes back
     assert pace.rate == LEAST
-    pace.tick(53.0 + 20 * TRUST_AFTER, 0)
+    pace.tick(53.0 + 20 * TRUST_AFTER, 0, 0)
     assert 50 * LEAST < pace.rate < 100 * LEAST
-    pace.tick(53.0 + 1000 * TRUST_AFTER, 0)
+    pace.tick(53.0 + 1000 * TRUST_AFTER, 0, 0)
     assert pace.rate == math.inf
     pace.measured(7_000_000, 1.0, 9000.0)
     assert pace.backlog == MAX_BACKLOG
@@ -404,21 +432,57 @@ def test_the_pace_follows_the_line_down_at_once_and_up_again_in_time() -> None:
 
 def test_a_line_counts_as_no_slower_than_what_it_takes() -> None:
     pace = Pace()
-    pace.tick(10.0, 0)
-    pace.tick(12.0, 900_000)
-    assert pace.rate == math.inf, "what was offered says nothing of a line that was never too slow"
     pace.measured(8000, 1.0, 13.0)
-    pace.tick(13.5, 1_000_000)
-    pace.tick(14.0, 1_200_000)  # half a second: a socket's buffer may have swallowed it
+    pace.tick(13.5, 1_000_000, 0)
+    pace.tick(14.0, 1_200_000, 0)  # half a second: a socket's buffer may have swallowed it
     assert pace.rate == 8000
-    pace.tick(15.5, 1_400_000)
+    pace.tick(15.5, 1_400_000, 0)
     assert pace.rate == 200_000
     pace.measured(8000, 1.0, 16.0)
-    pace.tick(16.5, 9_000_000)  # what left before the line was too slow does not count
-    pace.tick(17.5, 9_000_000)
+    pace.tick(16.5, 9_000_000, 0)  # what left before the line was too slow does not count
+    pace.tick(17.5, 9_000_000, 0)
     assert pace.rate == 8000
-    pace.tick(18.5, 18_000_000)
+    pace.tick(18.5, 18_000_000, 0)
     assert pace.rate == math.inf
+
+
+class Films(Filming):
+    """A still screen for a second, then a film on all of it."""
+
+    geometry = (640, 352)
+
+    async def wait(self) -> None:
+        await trio.sleep(1 / 30)
+
+    def grab(self) -> tuple[Picture, list[Rect] | None]:
+        self.grabs += 1
+        if self.grabs > 30:
+            self.picture[:] = next(self.frames)
+        return self.picture, None
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("rate", [125_000, math.inf], ids=["slow", "fast"])
+async def test_G02_the_first_film_fits_a_line_of_which_nothing_is_known(
+    net: Net,  # noqa: F811
+    presented: Room,
+    autojump_clock: MockClock,
+    rate: float,
+) -> None:
+    """It was as large as on the fastest line, and everything waited for it."""
+    relay = net.relays["a"]
+    relay.rate = rate
+    async with presenting(net, presented, Films()) as (session, presenter):
+        start, oldest = trio.current_time(), 0.0
+        waits: float | None = None  # since when something does
+        while trio.current_time() < start + 4.0:
+            now = trio.current_time()
+            waits = None if not session.screen_backlog else now if waits is None else waits
+            oldest = max(oldest, 0.0 if waits is None else now - waits)
+            await trio.sleep(0.01)
+        assert presenter.frames > 40
+        assert oldest < 2.0
+        assert (presenter._encoder._quality == 0) == (rate == math.inf)
 
 
 @pytest.mark.usefixtures("at_once")
