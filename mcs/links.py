@@ -202,7 +202,7 @@ class NodeLink:
             session = SessionId(item.session)
             parts = self._have.setdefault(session, [])
             parts += item.have
-            if len(parts) > MAX_STREAMS or len(self._have) > MAX_SESSIONS:
+            if sum(map(len, self._have.values())) > MAX_STREAMS or len(self._have) > MAX_SESSIONS:
                 raise UnexpectedMessage("have-vectors do not end")
             if not item.more:
                 del self._have[session]
