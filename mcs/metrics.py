@@ -208,6 +208,8 @@ def wrong(node: "Node") -> list[str]:
     for session in relay.sessions.values():
         if session.waiting:
             found.append(f"In session {alias(session.id)}, members who wait for a reader that is behind: {len(session.waiting)}.")
+    if full := relay.dropped["too-many-sessions"]:
+        found.append(f"No room for more sessions, {len(relay.sessions)} are known: {full} times since this relay started.")
     lost = relay.dropped["lost"]
     if lost:
         found.append(f"{lost} gaps were given up as lost since this relay started.")

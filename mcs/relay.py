@@ -185,7 +185,7 @@ class Relay:
             return True
         if verdict is Pass.CLEAR:
             if may_clear(len(frame.body)):
-                self._clear(session, header, frame.body, frame.hops)
+                self._clear(session, header, frame.body, 0)  # whatever its frame says: nobody has handed it on yet
             else:
                 self.dropped["clear-rate"] += 1
         elif verdict is Pass.NOT_ADMITTED and not session.is_here(session.admission.office):

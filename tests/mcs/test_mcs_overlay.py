@@ -303,6 +303,14 @@ def test_a_handshake_that_runs_in_a_circle_is_dropped() -> None:
     assert world.relays["b"].dropped["too-many-hops"] == 1
 
 
+def test_hops_that_an_endpoint_makes_up_mean_nothing() -> None:
+    world = net()
+    body = packet(world.meeting.session, 1, 0, 0, to=3, flags=24)
+    world.relays["a"].packets(world.ports[1].session, world.ports[1], [Frame(PACKET, 255, body)], lambda size: True)
+    world.settle()
+    assert [(h.sender, h.recipient) for h in world.ports[3].packets] == [(1, 3)]
+
+
 def test_a_handshake_that_comes_again_is_known_for_a_while_and_what_is_known_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that says handshakes without end costs neither memory nor time that grows."""
     monkeypatch.setattr("mcs.relay.MAX_ECHOES", 100)
