@@ -381,8 +381,10 @@ class Pumped:
             self.group.discard(self)
         assert self._why is not None
         try:
-            self._handler.gone()
-            self._on_end(self, self._why)
+            try:
+                self._handler.gone()
+            finally:
+                self._on_end(self, self._why)  # who called waits for this, to call again
         except Exception:
             log.exception("handler-failed")
 
