@@ -149,6 +149,7 @@ def status(node: "Node") -> dict[str, Any]:
         "revoked_certificates": len(node.revocations),
         "log_bytes": sum(kept(session) for session in relay.sessions.values()),
         "memory_bytes": memory(),
+        "nodes_known": len(overlay.known()),
         "nodes": nodes,
         "trees": [_tree(node, session) for session in shown],
         "sessions_left_out": max(0, len(relay.sessions) - len(shown)),

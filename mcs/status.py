@@ -54,7 +54,7 @@ def show_status(picture: Picture, console: Console) -> None:
     table.add_row("relay", picture["node"] + (", draining" if picture["draining"] else ""))
     table.add_row("manager", "linked" if picture["manager"] else "not linked")
     others = [name for name, node in picture["nodes"].items() if node["linked"] and name != picture["node"]]
-    table.add_row("relays linked", f"{len(others)} of {sum(not node['left'] for node in picture['nodes'].values()) - 1}")
+    table.add_row("relays linked", f"{len(others)} of {picture['nodes_known']}")
     table.add_row("members' links", _links(picture["links"], picture["reserves"]))
     table.add_row("sessions", str(picture["sessions"]))
     table.add_row("packets kept", _size(picture["log_bytes"]))
