@@ -102,6 +102,10 @@ class Member(Speaker):
         """Whether the log names us, as far as we know it."""
         return self._chair is not None
 
+    def misses(self, participant: ParticipantId) -> bool:
+        """Whether this one's line is down: the organizer says so of the others, and its own silence of itself."""
+        return participant in self.away or (participant == self.state.organizer != self.me and self.pulse.missing)
+
     @property
     def chair(self) -> Chair:
         """Raises NotAllowed unless we organize."""

@@ -53,6 +53,11 @@ class Pulse:
         """Seconds since the organizer was last heard."""
         return now - self._fresh_at
 
+    @property
+    def missing(self) -> bool:
+        """Whether the organizer cannot be reached, or is withheld, as the last tick found."""
+        return self._missing
+
     def begin(self, now: float) -> None:
         """A snapshot was applied: all is as the organizer says."""
         self._fresh_at = now

@@ -51,6 +51,7 @@ class Showing(Enum):
     WAITING = "waiting for the presenter's screen"
     LIVE = "live"
     PAUSED = "paused by the presenter"
+    AWAY = "the presenter is away"  # the picture is from before its line was lost
     ENDED = "ended"
 
 

@@ -130,7 +130,10 @@ class Room:
             return ""
         if not session.node and not session.over:
             return "reconnecting"
-        return Showing.ENDED.value if session.state.ended else self.watcher.showing.value
+        if session.state.ended:
+            return Showing.ENDED.value
+        away = self.watcher.showing is Showing.LIVE and session.member.misses(session.state.presenter)
+        return Showing.AWAY.value if away else self.watcher.showing.value
 
     @property
     def presenting(self) -> str:
@@ -159,7 +162,7 @@ class Room:
     def _person(self, participant: ParticipantId) -> Person:
         session, state, member = self.session, self.session.state, self.session.member
         rtt = session.rtt if participant == session.me else member.chair.rtt.get(participant) if member.organizes else None
-        away = participant in member.away
+        away = member.misses(participant)
         return Person(
             participant,
             self.number(participant),

@@ -30,6 +30,7 @@ _LIGHTS: dict[OnAir, tuple[str, str]] = {
 _WATCHING: dict[str, tuple[str, str]] = {
     Showing.LIVE.value: (" ● LIVE ", "bold white on blue"),
     Showing.PAUSED.value: (" ‖ PAUSED ", "bold black on yellow3"),
+    Showing.AWAY.value: (" ○ AWAY ", "bold black on yellow3"),
     Showing.ENDED.value: (" ■ ENDED ", "white on grey30"),
 }
 _WISHES = {

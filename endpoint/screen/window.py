@@ -31,6 +31,7 @@ LARGEST: Final = 0.9
 STATES: Final[dict[str, tuple[str, tuple[int, int, int]]]] = {
     "live": ("LIVE", BLUE),
     "paused by the presenter": ("PAUSED", AMBER),
+    "the presenter is away": ("AWAY", AMBER),
     "reconnecting": ("RECONNECTING", AMBER),
     "ended": ("ENDED", GREY),
     "nobody presents": ("WAITING", GREY),
@@ -254,6 +255,8 @@ class Window:
         match self.caption["state"]:
             case "paused by the presenter":
                 return f"{who} has paused", ["The picture stays as it is until it goes on."]
+            case "the presenter is away":
+                return f"{who} is away", ["The picture is from before. It goes on by itself when the line is back."]
             case "reconnecting":
                 return "Reconnecting …", ["The line is lost and is tried again by itself."]
             case "ended":

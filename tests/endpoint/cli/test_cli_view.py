@@ -20,7 +20,7 @@ from endpoint.invitation import Invitation, invitation_for
 from endpoint.present import OnAir
 from endpoint.screen.viewer import PngViewer
 from endpoint.session import Session
-from endpoint.watch import Watcher
+from endpoint.watch import Showing, Watcher
 from tests.endpoint import room as hall
 from wire.ids import MeetingId, ParticipantId, Role
 
@@ -50,6 +50,42 @@ def meeting() -> hall.Room:
     meeting.admitted(3, "Ana")
     meeting.admitted(4, "ana")
     return meeting
+
+
+async def test_a_guest_sees_that_the_presenter_is_away_and_not_a_live_picture(meeting: hall.Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    ana, ben = meeting.members[ParticipantId(3)], ParticipantId(4)
+    assert isinstance(ana, Guest)
+    seat = a_room(meeting, host=False, guest=ana)
+    monkeypatch.setattr(Session, "node", "mcs-1")
+    meeting.organizer.wall_ms = lambda: int(1000 * meeting.now)
+
+    def away(presenter: ParticipantId) -> bool:
+        light = "○ AWAY" in drawn(view.status(View.of(seat, ""), 100))
+        assert light == (seat.showing == "the presenter is away") == next(who.away for who in seat.people() if who.participant == presenter)
+        assert light or seat.showing == "live"
+        return light
+
+    meeting.organizer.chair.appoint(ben, meeting.now)
+    meeting.run()
+    seat.watcher.showing = Showing.LIVE
+    meeting.presence([], [ben])
+    meeting.run(1)
+    assert away(ben), "the organizer says so"
+    meeting.presence([ben], [])
+    meeting.run(1)
+    assert not away(ben)
+
+    meeting.organizer.chair.appoint(meeting.organizer.me, meeting.now)
+    meeting.run()
+    seat.watcher.showing = Showing.LIVE
+    meeting.run(20)
+    assert not away(meeting.organizer.me)
+    meeting.unlink(meeting.organizer.me)
+    meeting.run(20)
+    assert away(meeting.organizer.me), "nobody says so"
+    meeting.link(meeting.organizer.me)
+    meeting.run(20)
+    assert not away(meeting.organizer.me)
 
 
 async def test_the_host_sees_all_that_guests_need(meeting: hall.Room) -> None:
