@@ -5,9 +5,9 @@
 
 The caller speaks first. In GREETING the rest of a long have-vector passes (caller to callee). Anything that `LEGAL` does not list is
 `message-unexpected`. A greeting is short, but for that of a link in reserve (`Hello.standby`): it lasts until the caller has said all of its
-have-vector, and is not answered before. Keep-alive runs in every state: a ping when nothing was sent for a second, and a link on which
-nothing arrived for three seconds is `silent`; any byte that arrives counts, so a large frame on a slow line does not end it. Pings without end
-are a `flood`.
+have-vector, and is not answered before. Keep-alive runs in every state: a ping when nothing was sent for a second, from the caller
+every five seconds in any case, to know the round trip; and a link on which nothing arrived for three seconds is `silent`; any byte that
+arrives counts, so a large frame on a slow line does not end it. Pings without end are a `flood`.
 
 Use: feed what the socket brought into `receive_untrusted` and take all that it gives, hand messages to `send`, write what `data_to_send`
 returns, call `tick` no later than `deadline`.
@@ -36,6 +36,8 @@ from wire.frame import HEADER, HEADER_SIZE, PACKET, Frame, FrameDecoder
 
 PING_EVERY: Final = 1.0
 """Seconds without anything sent before a ping goes out."""
+MEASURE_EVERY: Final = 5.0
+"""Seconds without a ping after which the caller sends one, whatever else it sends: a busy link has a round-trip time, too."""
 SILENT_AFTER: Final = 3.0
 """Seconds without an inbound byte before a link counts as dead."""
 GREETING_WITHIN: Final = 10.0
@@ -102,7 +104,10 @@ LEGAL: Final = {Side.CALLER: _BY_BOTH | _BY_CALLER, Side.CALLEE: _BY_BOTH | _BY_
 class Link:
     """One side of one link. Not thread-safe; owned by its connection."""
 
-    __slots__ = ("_alive", "_alive_since", "_decoder", "_greet_by", "_heard", "_out", "_pong", "_sent", "other", "owed", "rtt", "side", "state")
+    __slots__ = (
+        *("_alive", "_alive_since", "_decoder", "_greet_by", "_heard", "_measure_at", "_out", "_pong", "_sent"),
+        *("other", "owed", "rtt", "side", "state"),
+    )
 
     def __init__(self, side: Side, now: float) -> None:
         self.side = side
@@ -114,6 +119,7 @@ class Link:
         self._out: list[bytes] = []
         self._pong: Pong | None = None  # the answer to the last ping alone: a flood of pings queues nothing
         self._heard = self._sent = now
+        self._measure_at = now + PING_EVERY if side is Side.CALLER else math.inf
         self._alive, self._alive_since = 0, now  # pings and pongs since then
         self._greet_by = now + GREETING_WITHIN  # endless: in reserve
 
@@ -234,12 +240,17 @@ class Link:
         if self.state is not LinkState.UP and now >= self._greet_by:
             self.state = LinkState.CLOSED
             raise LinkClosed(CloseReason.HELLO_TIMEOUT, remote=False)
-        if now >= self._sent + PING_EVERY and self.state is not LinkState.CLOSED:
+        if now >= self._ping_at() and self.state is not LinkState.CLOSED:
             self.send(Ping(int(now * 1e6)), now)
+            self._measure_at = now + MEASURE_EVERY if self.side is Side.CALLER else math.inf
+
+    def _ping_at(self) -> float:
+        silent = self._sent + PING_EVERY
+        return min(silent, self._measure_at) if self.state is LinkState.UP else silent
 
     def deadline(self) -> float:
         """When `tick` has something to do."""
-        return min(self._heard + SILENT_AFTER, self._sent + PING_EVERY)
+        return min(self._heard + SILENT_AFTER, self._ping_at())
 
     def refuse(self, reason: CloseReason, detail: str = "") -> None:
         """Queue the error that ends this link; nothing else is legal afterwards."""

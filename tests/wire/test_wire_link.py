@@ -25,7 +25,7 @@ from wire.control import (
 )
 from wire.errors import CloseReason, Flood, LinkClosed, LocalMisuse, UnexpectedMessage, WireError
 from wire.frame import PACKET, Frame, encode_frame
-from wire.link import GREETING_WITHIN, KEEP_ALIVES, LEGAL, PING_EVERY, SILENT_AFTER, Link, LinkState, Side
+from wire.link import GREETING_WITHIN, KEEP_ALIVES, LEGAL, MEASURE_EVERY, PING_EVERY, SILENT_AFTER, Link, LinkState, Side
 
 HELLO = Hello(1, 5, 7, 2, b"8 bytes!", True, [])
 WELCOME = Welcome(1, "relay-1", -1, -1, [])
@@ -190,18 +190,34 @@ def test_an_idle_link_is_pinged_every_second_and_measures_its_round_trip() -> No
 
 
 def test_a_link_that_sends_packets_needs_no_ping() -> None:
-    caller, _ = up()
-    caller.packet_sent(0.9)
-    caller.tick(1.5)
-    assert caller.data_to_send() == b""
-    assert caller.deadline() == pytest.approx(1.9)
+    _, callee = up()
+    callee.packet_sent(0.9)
+    callee.tick(1.5)
+    assert callee.data_to_send() == b""
+    assert callee.deadline() == pytest.approx(1.9)
+
+
+def test_a_caller_that_sends_packets_without_end_knows_its_round_trip() -> None:
+    caller, callee = up()
+    pings = []
+    for at in (number / 4 for number in range(1, 50)):
+        caller.packet_sent(at)
+        caller.tick(at)
+        assert caller.deadline() > at
+        sent = caller.data_to_send()
+        pings += [at] * (encode_control(Ping(int(at * 1e6))) in sent)
+        hear(callee, sent, at + 0.1)
+        callee.tick(at + 0.1)
+        hear(caller, callee.data_to_send(), at + 0.2)
+    assert pings == [1.0, 1.0 + MEASURE_EVERY, 1.0 + 2 * MEASURE_EVERY]
+    assert caller.rtt == pytest.approx(0.2)
 
 
 def test_what_was_written_long_ago_brings_no_ping_forward() -> None:
-    caller, _ = up()
-    caller.packet_sent(0.9)
-    caller.packet_sent(0.2)  # a group that has written nothing since
-    assert caller.deadline() == pytest.approx(1.9)
+    _, callee = up()
+    callee.packet_sent(0.9)
+    callee.packet_sent(0.2)  # a group that has written nothing since
+    assert callee.deadline() == pytest.approx(1.9)
 
 
 def test_silence_closes_and_any_byte_counts_as_a_sign_of_life() -> None:
