@@ -375,6 +375,7 @@ async def test_G09_a_screen_that_is_too_large_to_send_as_a_whole_is_told_and_tri
         presenter.stop()
         before, frames = snapshots(), presenter.frames
         presenter.start()
+        await until(lambda: len(told) == 2)
         await trio.sleep(10.0)
         assert (told, presenter.frames, presenter.on_air) == (2 * ["screen-too-large"], frames, OnAir.LIVE)
         monkeypatch.setattr(most, 1 << 20)
