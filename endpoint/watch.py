@@ -52,6 +52,7 @@ class Showing(Enum):
     LIVE = "live"
     PAUSED = "paused by the presenter"
     AWAY = "the presenter is away"  # the picture is from before its line was lost
+    RECONNECTING = "reconnecting"  # or ours was
     ENDED = "ended"
 
 

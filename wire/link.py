@@ -119,7 +119,7 @@ class Link:
         self._out: list[bytes] = []
         self._pong: Pong | None = None  # the answer to the last ping alone: a flood of pings queues nothing
         self._heard = self._sent = now
-        self._measure_at = now + PING_EVERY if side is Side.CALLER else math.inf
+        self._measure_at = now + PING_EVERY
         self._alive, self._alive_since = 0, now  # pings and pongs since then
         self._greet_by = now + GREETING_WITHIN  # endless: in reserve
 
@@ -242,11 +242,11 @@ class Link:
             raise LinkClosed(CloseReason.HELLO_TIMEOUT, remote=False)
         if now >= self._ping_at() and self.state is not LinkState.CLOSED:
             self.send(Ping(int(now * 1e6)), now)
-            self._measure_at = now + MEASURE_EVERY if self.side is Side.CALLER else math.inf
+            self._measure_at = now + MEASURE_EVERY
 
     def _ping_at(self) -> float:
-        silent = self._sent + PING_EVERY
-        return min(silent, self._measure_at) if self.state is LinkState.UP else silent
+        due = self._sent + PING_EVERY
+        return min(due, self._measure_at) if self.side is Side.CALLER and self.state is LinkState.UP else due
 
     def deadline(self) -> float:
         """When `tick` has something to do."""

@@ -129,7 +129,7 @@ class Room:
         if session.state.presenter == session.me:
             return ""
         if not session.node and not session.over:
-            return "reconnecting"
+            return Showing.RECONNECTING.value
         if session.state.ended:
             return Showing.ENDED.value
         away = self.watcher.showing is Showing.LIVE and session.member.misses(session.state.presenter)

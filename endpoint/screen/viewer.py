@@ -31,8 +31,8 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a viewer says beside the picture. `state` is one of `endpoint.watch.Showing`, or "reconnecting"; `lent`: mouse and keyboard are
-    ours; `notice`: the last thing worth a line."""
+    """What a viewer says beside the picture. `state` is one of `endpoint.watch.Showing`; `lent`: mouse and keyboard are ours; `notice`: the
+    last thing worth a line."""
 
     title: str
     presenter: str
